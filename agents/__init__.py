@@ -1,0 +1,1 @@
+"""What an agent asks and what it makes of the answer: prompt sets, questions, conclusions, names."""

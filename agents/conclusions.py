@@ -1,0 +1,41 @@
+"""What a reply concludes. Replies are untrusted text: whatever is not clearly YES or NO is UNKNOWN (METHOD 6)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+_CONCLUSION = re.compile(r"<CONCLUSION>\s*(YES|NO)\s*</CONCLUSION>", re.IGNORECASE)
+_THINKING = re.compile(r"<think>.*?</think>", re.IGNORECASE | re.DOTALL)
+_TRAILING = " \t\r\n.*`_"
+
+
+class Conclusion(StrEnum):
+    """The verdict of one assessment."""
+
+    YES = "YES"
+    NO = "NO"
+    UNKNOWN = "UNKNOWN"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a reply says: one conclusion for each thing asked, and the reasoning before them."""
+
+    conclusions: tuple[Conclusion, ...]
+    reason: str
+
+
+def read_conclusions(reply: str, expected: int = 1) -> Verdict:
+    """The conclusions of a reply, in order.
+
+    The reply has to hold exactly ``expected`` conclusions and to end with the last one; thinking in
+    ``<think>`` tags before it is passed over. Anything else is UNKNOWN for every thing asked, never YES.
+    """
+    said = _THINKING.sub("", reply).rstrip(_TRAILING)
+    found = list(_CONCLUSION.finditer(said))
+    reason = " ".join(_CONCLUSION.sub(" ", said).split())
+    if len(found) != expected or not found or found[-1].end() != len(said):
+        return Verdict((Conclusion.UNKNOWN,) * expected, reason)
+    return Verdict(tuple(Conclusion(m.group(1).upper()) for m in found), reason)
