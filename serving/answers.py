@@ -1,0 +1,252 @@
+"""What an endpoint's answer means: a value, a fault worth another try, or an error for good.
+
+Pure functions over status, headers and bytes; `serving.client` does the sending. A reader (`read_chat`,
+`read_embedding`, `read_models`) raises ValueError, in words for a user, where the bytes are not what the API promises.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from storage.errors import (
+    EndpointError,
+    EndpointMisbehaves,
+    EndpointRefused,
+    EndpointUnreachable,
+    ModelUnknown,
+    RequestRejected,
+)
+
+RETRIED_STATUS = {408, 409, 425, 429}
+"""And every 5xx."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A transport fault: what was seen, what to do if it stays, and what it says about when to ask again.
+
+    `retry_after` is in seconds. `refused` means that nobody listens there at all.
+    """
+
+    seen: str
+    advice: str
+    kind: type[EndpointError] = EndpointUnreachable
+    retry_after: float | None = None
+    refused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """The model's words in a chat answer, and what it counted."""
+
+    text: str
+    model: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """The vector in an embeddings answer: shape (d,), float32."""
+
+    values: np.ndarray[tuple[int], np.dtype[np.float32]]
+    model: str
+    prompt_tokens: int
+
+
+class NoSuchPath(EndpointMisbehaves):
+    """404 or 405 for a path of the API, which an endpoint may lack."""
+
+
+class HttpAnswer(Exception):
+    """An answer other than 2xx, on its way out of the HTTP library; never reaches a user."""
+
+    def __init__(self, status: int, headers: dict[str, str], body: bytes) -> None:
+        super().__init__(f"HTTP {status}")
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+
+def read_chat(body: bytes) -> Said:
+    """The text of the first choice; "" where the model gave none."""
+    answer = _object(body)
+    choices = answer.get("choices")
+    if not isinstance(choices, list) or not choices:
+        raise ValueError(_odd(answer, "an answer without choices"))
+    message = choices[0].get("message") if isinstance(choices[0], dict) else None
+    if not isinstance(message, dict):
+        raise ValueError("a choice without a message")
+    return Said(
+        text=_clean(_text(message.get("content"))),
+        model=_name(answer),
+        prompt_tokens=_count(answer, "prompt_tokens"),
+        completion_tokens=_count(answer, "completion_tokens"),
+    )
+
+
+def read_embedding(body: bytes) -> Embedded:
+    """The one vector of the answer, finite and not empty."""
+    answer = _object(body)
+    data = answer.get("data")
+    if not isinstance(data, list) or not data or not isinstance(data[0], dict):
+        raise ValueError(_odd(answer, "an answer without data"))
+    try:
+        values = np.asarray(data[0].get("embedding"), dtype=np.float32)
+    except (TypeError, ValueError):
+        raise ValueError("an embedding that is not a list of numbers") from None
+    if values.ndim != 1 or not values.size:
+        raise ValueError("an embedding that is not a list of numbers")
+    if not np.isfinite(values).all():
+        raise ValueError("an embedding with NaN or infinity in it")
+    return Embedded(values, _name(answer), _count(answer, "prompt_tokens"))
+
+
+def read_models(body: bytes) -> list[str]:
+    """The names in the answer of GET /models, in its order."""
+    answer = _object(body)
+    data = answer.get("data")
+    if not isinstance(data, list):
+        raise ValueError(_odd(answer, "a list of models without data"))
+    return [_clean(entry["id"]) for entry in data if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
+
+
+def judge(answer: HttpAnswer, url: str) -> Fault | EndpointError:
+    """What to make of a status other than 2xx."""
+    status, said = answer.status, server_message(answer.body)
+    seen = f"{status} ({said})" if said else str(status)
+    if status == 429 and b"insufficient_quota" in answer.body:
+        return EndpointRefused(f"{url} answered {seen}: the account's quota is spent, top it up or use another key")
+    if status == 429:
+        advice = "lower --concurrency or wait a while"
+        return Fault(f"answered {seen}", advice, retry_after=retry_after(answer.headers.get("retry-after")))
+    if status in RETRIED_STATUS or status >= 500:
+        advice = "look at the server's log, and try again when it works"
+        return Fault(f"answered {seen}", advice, retry_after=retry_after(answer.headers.get("retry-after")))
+    if status in (401, 403):
+        return EndpointRefused(f"{url} answered {seen}: set PARTITA_API_KEY to a key that is valid there")
+    if 300 <= status < 400:
+        return EndpointMisbehaves(
+            f"{url} answered {status}, a redirect{_elsewhere(answer.headers.get('location'))}: "
+            "redirects are not followed, give the final address as --endpoint"
+        )
+    if status in (404, 405, 410):
+        if "model" in said.lower():
+            return ModelUnknown(f"{url} answered {seen}: give a model that is there as --model")
+        return NoSuchPath(f"{url} answered {seen}: {base_url_advice(url)}")
+    if status == 402:
+        return EndpointRefused(f"{url} answered {seen}: the account has to be paid for, or use another key")
+    return RequestRejected(
+        f"{url} rejected the question with {seen}: check that the model takes images, and its context length",
+        status=status,
+    )
+
+
+def malformed(body: bytes, content_type: str, why: str, url: str) -> Fault:
+    """The fault for a 2xx answer that a reader could not read."""
+    if "html" in content_type.lower() or body.lstrip()[:1] == b"<":
+        return Fault("answered HTML instead of JSON", base_url_advice(url), EndpointMisbehaves)
+    return Fault(f"answered with {why}", base_url_advice(url), EndpointMisbehaves)
+
+
+def base_url_advice(url: str) -> str:
+    """What to check when an address does not speak the API."""
+    return f"is {url} really the base URL of an OpenAI-compatible API? it usually ends in /v1"
+
+
+def server_message(body: bytes) -> str:
+    """The server's own words about an error, on one short line; "" where there are none fit to show."""
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        plain = body[:400].decode("utf-8", "replace")
+        return "" if plain.lstrip().startswith("<") else _one_line(plain)
+    if not isinstance(answer, dict):
+        return ""
+    error = answer.get("error")
+    first = error.get("message") if isinstance(error, dict) else error
+    for words in (first, answer.get("message"), answer.get("detail")):
+        if isinstance(words, str) and words.strip():
+            return _one_line(words)
+    return ""
+
+
+def retry_after(value: str | None, now: datetime | None = None) -> float | None:
+    """Seconds to wait by a `Retry-After` header, given in seconds or as an HTTP date; None where it says nothing."""
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            until = parsedate_to_datetime(value)
+        except ValueError:
+            return None
+        if until.tzinfo is None:
+            until = until.replace(tzinfo=UTC)
+        seconds = (until - (now or datetime.now(UTC))).total_seconds()
+    return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        raise ValueError("broken JSON" if body.strip() else "an empty body") from None
+    if not isinstance(answer, dict):
+        raise ValueError("JSON that is not an object")
+    return answer
+
+
+def _odd(answer: dict[str, Any], what: str) -> str:
+    said = server_message(json.dumps(answer).encode())
+    return f"{what} ({said})" if said else what
+
+
+def _text(content: object) -> str:
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, list):  # some servers answer in content parts
+        parts = [part.get("text") for part in content if isinstance(part, dict)]
+        return "".join(part for part in parts if isinstance(part, str))
+    raise ValueError("a message whose content is no text")
+
+
+def _clean(text: str) -> str:
+    """Text that any database takes: no lone surrogates, no NUL."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
+
+
+def _name(answer: dict[str, Any]) -> str:
+    model = answer.get("model")
+    return _clean(model) if isinstance(model, str) else ""
+
+
+def _count(answer: dict[str, Any], name: str) -> int:
+    usage = answer.get("usage")
+    count = usage.get(name) if isinstance(usage, dict) else None
+    return count if isinstance(count, int) and count > 0 else 0
+
+
+def _elsewhere(location: str | None) -> str:
+    try:
+        to = urlsplit(location or "")
+        host = f"{to.hostname or ''}:{to.port}" if to.port else to.hostname or ""
+    except ValueError:
+        return ""
+    return f" to {to.scheme}://{host}{_one_line(to.path)}" if host else ""
+
+
+def _one_line(words: str) -> str:
+    line = " ".join("".join(c if c.isprintable() else " " for c in words).split())
+    return line if len(line) <= 200 else line[:199] + "…"

@@ -1,0 +1,437 @@
+"""The client of any OpenAI-compatible endpoint: CONTRACT 4 and 5.
+
+One `Endpoint` asks questions of one base URL, up to `concurrency` at a time:
+
+    async with Endpoint("http://127.0.0.1:8000/v1", model=None, api_key=None) as endpoint:
+        reply = await endpoint.chat(messages, key=question_hash, max_tokens=512, temperature=0.2, seed=0)
+
+A *transport fault* (no connection, no answer in time, 408/409/425/429/5xx, an answer that is not the promised JSON) is
+retried here with the same `Idempotency-Key`; `max_attempts` of them in a row on one question raise. What the reply
+*says* is no business of this module: a reply without a conclusion is a reply.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import ipaddress
+import itertools
+import json
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from difflib import get_close_matches
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from serving import answers
+from serving.answers import Fault, HttpAnswer, NoSuchPath
+from storage.errors import (
+    ModelUnknown,
+    UsageError,
+)
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+T = TypeVar("T")
+
+MAX_ANSWER_BYTES = 32 << 20
+"""A longer answer is a fault: nothing that we ask for comes near it."""
+
+RETRY_AFTER_CAP = 60.0
+"""Seconds that a `Retry-After` can make us wait, whatever it says."""
+
+BACK_OFF, BACK_OFF_CAP = 0.5, 20.0
+QUICK_BACK_OFF = 0.1
+"""First back-off, in seconds, doubled each time and fully jittered. Nobody listening at the address is no overload:
+with the quick one, six refused connections take three seconds at most."""
+
+CONNECT_TIMEOUT = 10.0
+MODELS_TIMEOUT = 20.0
+
+_KEPT_HEADERS = {
+    "accept", "accept-encoding", "authorization", "connection", "content-length", "content-type", "host",
+    "idempotency-key", "user-agent", "x-stainless-raw-response",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An answered chat request.
+
+    `text` is "" where the model gave none (a refusal, a tool call). Token counts are 0 where the endpoint does not
+    count. `seconds` is the duration of the try that was answered, `attempts` is 1 + transport retries.
+    """
+
+    text: str
+    model: str
+    prompt_tokens: int
+    completion_tokens: int
+    seconds: float
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class Vector:
+    """An answered embedding request: `values` has shape (d,), float32, finite, as it came (not normalised)."""
+
+    values: np.ndarray[tuple[int], np.dtype[np.float32]]
+    model: str
+    prompt_tokens: int
+    seconds: float
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered(Generic[T]):
+    value: T
+    seconds: float
+    attempts: int
+
+
+class Endpoint:
+    """One base URL, one model, at most `concurrency` requests in flight; retries hold their place.
+
+    Args:
+        url: base URL, usually ending in /v1; http or https, no credentials or query in it.
+        model: name of the model; None takes the first that the endpoint lists.
+        api_key: sent as a bearer token; it appears in no message, repr or log record.
+        request_timeout: seconds for one try, from sending to the last byte.
+        concurrency: requests in flight.
+        max_attempts: transport faults in a row on one question before it is given up.
+        on_retry: told in one line about each fault that is retried.
+
+    Raises:
+        UsageError: a URL or a key that can't be one.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        model: str | None,
+        api_key: str | None,
+        request_timeout: float = 120,
+        concurrency: int = 32,
+        max_attempts: int = 6,
+        on_retry: Callable[[str], None] | None = None,
+    ) -> None:
+        self.url = _checked_url(url)
+        self._model = model
+        self._resolved = False
+        self._key = _checked_key(api_key)
+        self._request_timeout = request_timeout
+        self._max_attempts = max_attempts
+        self._on_retry = on_retry
+        self._slots = asyncio.Semaphore(concurrency)
+        self._resolving = asyncio.Lock()
+        self._client = self._connect(concurrency)
+
+    def __repr__(self) -> str:
+        return f"Endpoint({self.url!r}, model={self._model!r})"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections; safe to call twice."""
+        await self._client.close()
+
+    async def resolve_model(self) -> str:
+        """The model's name, checked once against GET /models; without a name of ours, the first listed.
+
+        An endpoint that has no list (404, 405, or an empty one) is taken at our word.
+
+        Raises:
+            ModelUnknown: the named model is not listed, or none is named and none is listed.
+            EndpointError: the endpoint can't be used.
+        """
+        async with self._resolving:
+            if not self._resolved:
+                self._model = await self._find_model()
+                self._resolved = True
+            assert self._model is not None
+            return self._model
+
+    async def list_models(self) -> list[str] | None:
+        """Names that GET /models gives, in its order; None where the endpoint has no such list."""
+        patience = min(self._request_timeout, MODELS_TIMEOUT)
+        try:
+            return (await self._ask("GET", "/models", None, None, answers.read_models, patience)).value
+        except (NoSuchPath, ModelUnknown):
+            return None
+
+    async def chat(
+        self, messages: list[dict[str, Any]], *, key: str, max_tokens: int, temperature: float, seed: int | None
+    ) -> Reply:
+        """Ask one question (CONTRACT 4).
+
+        Raises:
+            EndpointUnreachable, EndpointMisbehaves: `max_attempts` transport faults in a row.
+            EndpointRefused: 401 or 403. ModelUnknown: no such model.
+            RequestRejected: the endpoint can't take this question (400, 413, 422).
+        """
+        body = {
+            "model": await self._model_name(),
+            "messages": messages,
+            "max_tokens": max_tokens,
+            "temperature": temperature,
+        }
+        if seed is not None:
+            body["seed"] = seed
+        answered = await self._ask("POST", "/chat/completions", body, key, answers.read_chat, self._request_timeout)
+        said = answered.value
+        return Reply(
+            text=said.text,
+            model=said.model or str(body["model"]),
+            prompt_tokens=said.prompt_tokens,
+            completion_tokens=said.completion_tokens,
+            seconds=answered.seconds,
+            attempts=answered.attempts,
+        )
+
+    async def embed_text(self, text: str, *, key: str) -> Vector:
+        """Embed a text; raises what `chat` raises (CONTRACT 5, `caption`)."""
+        return await self._embed({"model": await self._model_name(), "input": text}, key)
+
+    async def embed_messages(self, messages: list[dict[str, Any]], *, key: str) -> Vector:
+        """Embed a conversation in the chat form (CONTRACT 5, `native`); raises what `chat` raises."""
+        body = {
+            "model": await self._model_name(),
+            "messages": messages,
+            "continue_final_message": True,
+            "add_generation_prompt": False,
+        }
+        return await self._embed(body, key)
+
+    async def _embed(self, body: dict[str, Any], key: str) -> Vector:
+        answered = await self._ask("POST", "/embeddings", body, key, answers.read_embedding, self._request_timeout)
+        got = answered.value
+        return Vector(got.values, got.model or body["model"], got.prompt_tokens, answered.seconds, answered.attempts)
+
+    async def _model_name(self) -> str:
+        return self._model if self._model is not None else await self.resolve_model()
+
+    async def _find_model(self) -> str:
+        names = await self.list_models()
+        if self._model is None:
+            if not names:
+                raise ModelUnknown(f"{self.url} lists no models: check --endpoint, and name a model with --model")
+            return names[0]
+        if names and self._model not in names:
+            close = get_close_matches(self._model, names, n=3, cutoff=0.4)
+            shown = [*close, *(name for name in names if name not in close)]
+            more = f" and {len(shown) - 8} more" if len(shown) > 8 else ""
+            raise ModelUnknown(
+                f"{self.url} has no model {self._model!r}: give one of {', '.join(shown[:8])}{more} as --model"
+            )
+        return self._model
+
+    async def _ask(
+        self,
+        method: str,
+        path: str,
+        body: dict[str, Any] | None,
+        key: str | None,
+        read: Callable[[bytes], T],
+        patience: float,
+    ) -> _Answered[T]:
+        """One question with its retries; `patience` is in seconds, for one try."""
+        content = None if body is None else json.dumps(body, separators=(",", ":")).encode()
+        async with self._slots:
+            for attempt in itertools.count(1):
+                started = time.perf_counter()
+                try:
+                    async with asyncio.timeout(patience):
+                        outcome = await self._try(method, path, content, key, read)
+                except TimeoutError:
+                    outcome = _silent(patience)
+                if not isinstance(outcome, Fault):
+                    return _Answered(outcome, time.perf_counter() - started, attempt)
+                seen = self._scrub(outcome.seen)
+                if attempt >= self._max_attempts:
+                    times = f" ({attempt} tries)" if attempt > 1 else ""
+                    raise outcome.kind(f"{self.url} {seen}{times}: {self._scrub(outcome.advice)}")
+                pause = _pause(attempt, outcome)
+                if self._on_retry is not None:
+                    again = f"asking again in {pause:.1f} s (try {attempt + 1} of {self._max_attempts})"
+                    self._on_retry(f"{self.url} {seen}: {again}")
+                await asyncio.sleep(pause)
+        raise AssertionError("unreachable")
+
+    async def _try(
+        self, method: str, path: str, content: bytes | None, key: str | None, read: Callable[[bytes], T]
+    ) -> T | Fault:
+        """Send once and read the answer.
+
+        Raises:
+            EndpointError: an answer that no retry can better.
+        """
+        try:
+            body, content_type = await self._send(method, path, content, key)
+        except HttpAnswer as answer:
+            verdict = answers.judge(answer, self.url)
+        except (self._openai.APIConnectionError, self._httpx.HTTPError) as error:
+            cause = error.__cause__ or error
+            # openai before 3 wraps whatever comes out of a hook
+            verdict = answers.judge(cause, self.url) if isinstance(cause, HttpAnswer) else self._broken(error, cause)
+        else:
+            if body is None:
+                why = f"more than {MAX_ANSWER_BYTES >> 20} MB"
+                return answers.malformed(b"", content_type, why, self.url)
+            try:
+                return read(body)
+            except ValueError as why:
+                return answers.malformed(body, content_type, str(why), self.url)
+        if isinstance(verdict, Fault):
+            return verdict
+        verdict.args = (self._scrub(str(verdict)),)
+        raise verdict
+
+    async def _send(self, method: str, path: str, content: bytes | None, key: str | None) -> tuple[bytes | None, str]:
+        """Body and content type of a 2xx answer; no body where it is longer than we take."""
+        headers = {"X-Stainless-Raw-Response": "stream"}  # openai's own switch: hand the response over unread
+        if key is not None:
+            headers["Idempotency-Key"] = key
+        if content is None:
+            response = await self._client.get(path, cast_to=object, options={"headers": headers})
+        else:
+            headers["Content-Type"] = "application/json"
+            response = await self._client.post(path, cast_to=object, content=content, options={"headers": headers})
+        raw: Any = response
+        try:
+            return await _bounded(raw.http_response), raw.headers.get("content-type", "")
+        finally:
+            await raw.close()
+
+    def _connect(self, concurrency: int) -> AsyncOpenAI:
+        """The official client, with its retries, redirects and environment variables switched off."""
+        self._openai = importlib.import_module("openai")
+        # openai 3 stands on httpx2, earlier ones on httpx; the two have the same names
+        stands_on = next(c for c in self._openai.DefaultAsyncHttpxClient.__mro__ if c.__name__ == "AsyncClient")
+        self._httpx = importlib.import_module(stands_on.__module__.partition(".")[0])
+        anonymous = self._key is None
+
+        async def only_ours(request: Any) -> None:
+            for name in list(request.headers):
+                if name not in _KEPT_HEADERS or (anonymous and name == "authorization"):
+                    del request.headers[name]
+
+        async def refuse(response: Any) -> None:
+            if not 200 <= response.status_code < 300:
+                body = await _bounded(response, 1 << 20)
+                raise HttpAnswer(response.status_code, dict(response.headers), body or b"")
+
+        timeout = self._openai.Timeout(self._request_timeout, connect=min(CONNECT_TIMEOUT, self._request_timeout))
+        client: AsyncOpenAI = self._openai.AsyncOpenAI(
+            base_url=self.url,
+            api_key=self._key or "none",
+            organization="",
+            project="",
+            max_retries=0,
+            timeout=timeout,
+            http_client=self._openai.DefaultAsyncHttpxClient(
+                timeout=timeout,
+                follow_redirects=False,
+                limits=self._httpx.Limits(
+                    max_connections=None,
+                    max_keepalive_connections=concurrency,
+                    keepalive_expiry=4,  # many servers close after 5
+                ),
+                trust_env=not _is_loopback(self.url),  # a proxy for the world is no proxy for this machine
+                event_hooks={"request": [only_ours], "response": [refuse]},
+            ),
+        )
+        return client
+
+    def _broken(self, error: BaseException, cause: BaseException) -> Fault:
+        if isinstance(error, self._openai.APITimeoutError) or isinstance(cause, self._httpx.TimeoutException):
+            return _silent(self._request_timeout)
+        why = self._scrub(_root(cause))
+        if isinstance(cause, self._httpx.ConnectError):
+            return Fault(f"can't be reached ({why})", "is the server running, and is --endpoint right?", refused=True)
+        return Fault(f"broke the connection ({why})", "look at the server's log, and try again when it works")
+
+    def _scrub(self, words: str) -> str:
+        """Some servers repeat the key in their messages."""
+        return words if self._key is None else words.replace(self._key, "***")
+
+
+async def _bounded(response: Any, limit: int = MAX_ANSWER_BYTES) -> bytes | None:
+    chunks, size = [], 0
+    async for chunk in response.aiter_bytes():
+        size += len(chunk)
+        if size > limit:
+            return None
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _silent(seconds: float) -> Fault:
+    return Fault(f"gave no answer within {seconds:g} s", "raise --request-timeout or lower --concurrency")
+
+
+def _pause(attempt: int, fault: Fault) -> float:
+    """Seconds before the next try: exponential with full jitter, never before `Retry-After`."""
+    first = QUICK_BACK_OFF if fault.refused else BACK_OFF
+    jitter = random.uniform(0, min(BACK_OFF_CAP, first * 2 ** (attempt - 1)))
+    if fault.retry_after is None:
+        return jitter
+    return min(fault.retry_after, RETRY_AFTER_CAP) + min(jitter, 1.0)
+
+
+def _checked_url(url: str) -> str:
+    shown = "--endpoint" if "@" in url or "?" in url else repr(url)  # what may hold a key is not repeated
+    try:
+        parts = urlsplit(url.strip())
+        host, _ = parts.hostname, parts.port
+        (host or "").encode("idna")
+    except ValueError:
+        raise UsageError(f"{shown} is no URL: give one such as http://127.0.0.1:8000/v1") from None
+    if parts.scheme not in ("http", "https") or not host:
+        raise UsageError(f"{shown} is no URL of an endpoint: give one such as http://127.0.0.1:8000/v1")
+    if parts.username is not None or parts.password is not None:
+        raise UsageError("--endpoint holds a user name or password: take it out and set PARTITA_API_KEY instead")
+    if parts.query or parts.fragment:
+        raise UsageError("--endpoint has a query (?…) or a fragment (#…): give the base URL only")
+    return url.strip().rstrip("/")
+
+
+def _checked_key(key: str | None) -> str | None:
+    if not key or not key.strip():
+        return None
+    key = key.strip()
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise UsageError("the API key has characters that no key has: set PARTITA_API_KEY again")
+    return key
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _root(error: BaseException) -> str:
+    """What the operating system said, where it said something: "Connection refused" rather than "attempts failed"."""
+    deepest: BaseException | None = error
+    while deepest is not None:
+        if isinstance(deepest, OSError) and deepest.strerror:
+            return deepest.strerror
+        if isinstance(deepest, BaseExceptionGroup):
+            deepest = deepest.exceptions[0]
+        else:
+            deepest = deepest.__cause__ or deepest.__context__
+    return " ".join(str(error).split())[:200] or type(error).__name__
