@@ -1,0 +1,1 @@
+"""The relational graph, the searches over it, and the LangGraph state machines that run them."""

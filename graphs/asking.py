@@ -1,0 +1,255 @@
+"""Asking the model: every call of a session goes through an ``Asker``.
+
+It answers from the ledger what was answered before, keeps at most ``concurrency`` calls in flight, commits each answer
+before handing it out (CONTRACT 6), and refuses new calls once the session is to stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from agents.conclusions import Conclusion, read_conclusions
+from agents.questions import ContentPart, Question, Sampling
+from serving.client import Reply, Vector
+from storage.errors import EndpointMisbehaves, Paused
+from storage.ledger import Answer
+
+NEVER_CONCLUDING = 24
+"""So many replies without a conclusion, and none with one, and the model is no use as an agent."""
+
+
+class Chat(Protocol):
+    """The part of an endpoint that agents ask."""
+
+    async def chat(
+        self, messages: list[dict[str, Any]], *, key: str, max_tokens: int, temperature: float, seed: int | None
+    ) -> Reply: ...
+
+
+class Embedder(Protocol):
+    """The part of an endpoint that embeddings come from."""
+
+    async def embed_text(self, text: str, *, key: str) -> Vector: ...
+
+    async def embed_messages(self, messages: list[dict[str, Any]], *, key: str) -> Vector: ...
+
+
+class Book(Protocol):
+    """The ledger, as far as asking needs it."""
+
+    async def record(self, answer: Answer, prompt_text: str | None = None) -> None: ...
+
+
+class Gallery(Protocol):
+    """Gives the content part of an item by its content hash."""
+
+    async def part(self, content_hash: str) -> ContentPart: ...
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a session is; read by whoever shows it."""
+
+    stage: str = "start"
+    """What is being done: describe, relate, traverse, merge, done."""
+    done: int = 0
+    total: int = 0
+    """Units of the stage: items described, items assigned, pairs of clusters judged (``total`` may shrink)."""
+    calls: int = 0
+    """Chat calls answered in this process."""
+    reused: int = 0
+    """Answers taken from the ledger."""
+    unknown: int = 0
+    retries: int = 0
+    in_flight: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Time spent in each stage by this process."""
+
+
+class Asker:
+    """Asks questions for one session."""
+
+    def __init__(
+        self,
+        *,
+        chat: Chat,
+        embedder: Embedder,
+        ledger: Book,
+        answers: dict[str, Answer],
+        sampling: Sampling,
+        gallery: Gallery,
+        concurrency: int,
+        max_calls: int | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        """``answers`` is what the ledger holds already, by key; it is kept up to date."""
+        self._chat = chat
+        self._embedder = embedder
+        self._ledger = ledger
+        self.answers = answers
+        self.sampling = sampling
+        self._gallery = gallery
+        self._free = asyncio.Semaphore(concurrency)
+        self._concurrency = concurrency
+        self._max_calls = max_calls
+        self._spent = sum(1 for a in answers.values() if a.kind != "embed" and a.origin == "model")
+        self._waiting: dict[str, asyncio.Task[Answer]] = {}
+        self._concluded = any(a.conclusion in ("YES", "NO") for a in answers.values())
+        self._inconclusive = 0
+        self._stop: BaseException | None = None
+        self.progress = progress or Progress()
+
+    @property
+    def stopping(self) -> BaseException | None:
+        """Why no new call is made any more, if so."""
+        return self._stop
+
+    def stop(self, why: BaseException) -> None:
+        """Make no new calls; those in flight are finished and recorded. The first reason given stays."""
+        self._stop = self._stop or why
+
+    async def ask(self, question: Question, *, component: int | None, step: int | None, subject: dict[str, Any]) -> Answer:
+        """The answer to a question, from the ledger or from the model.
+
+        Raises:
+            Paused: the session is to stop, or its budget of calls is used up.
+            EndpointError: the endpoint can't be used.
+        """
+        key = question.key(self.sampling)
+
+        async def call() -> Answer:
+            hashes = dict.fromkeys(h for _, h in question.items)
+            parts = {h: await self._gallery.part(h) for h in hashes}
+            self._reserve()
+            try:
+                s = self.sampling
+                reply = await self._chat.chat(
+                    question.messages(parts.__getitem__),
+                    key=key, max_tokens=s.max_tokens, temperature=s.temperature, seed=s.seed,
+                )  # fmt: skip
+            except BaseException:
+                self._spent -= 1
+                raise
+            conclusion, reason = self._concluded_in(question, reply.text)
+            answer = Answer(
+                key=key, kind=question.kind, component=component, step=step, attempt=question.attempt, subject=subject,
+                prompt_hash=question.prompt_hash, reply=reply.text, conclusion=conclusion, reason=reason,
+                model=reply.model, prompt_tokens=reply.prompt_tokens, completion_tokens=reply.completion_tokens,
+                seconds=reply.seconds, attempts=reply.attempts, origin="model", at=datetime.now(UTC), vector=None,
+            )  # fmt: skip
+            self.progress.calls += 1
+            self.progress.unknown += conclusion == Conclusion.UNKNOWN
+            await self._ledger.record(answer, question.instruction)
+            self._notice(conclusion)
+            return answer
+
+        return await self._once(key, call)
+
+    async def embed(self, question: Question, description: str, *, mode: str, model: str, node: int) -> npt.NDArray[np.float32]:
+        """The embedding of a described item (CONTRACT 5), (d,) float32, from the ledger or from the endpoint."""
+        what = ["partita/1", "embed", mode, model, description, question.key(self.sampling) if mode == "native" else ""]
+        key = hashlib.sha256(json.dumps(what).encode()).hexdigest()
+
+        async def call() -> Answer:
+            if mode == "native":
+                parts = {h: await self._gallery.part(h) for _, h in question.items}
+                said = {"role": "assistant", "content": f"{description} <embedding>"}
+                vector = await self._embedder.embed_messages([*question.messages(parts.__getitem__), said], key=key)
+            else:
+                vector = await self._embedder.embed_text(description, key=key)
+            answer = Answer(
+                key=key, kind="embed", component=None, step=None, attempt=0, subject={"item": node},
+                prompt_hash=question.prompt_hash, reply="", conclusion=None, reason="", model=vector.model,
+                prompt_tokens=vector.prompt_tokens, completion_tokens=0, seconds=vector.seconds,
+                attempts=vector.attempts, origin="model", at=datetime.now(UTC), vector=vector.values,
+            )  # fmt: skip
+            await self._ledger.record(answer)
+            return answer
+
+        answer = await self._once(key, call)
+        assert answer.vector is not None
+        return answer.vector
+
+    async def each(self, work: Iterable[Callable[[], Awaitable[None]]]) -> None:
+        """Do all the work, some of it side by side; when one part fails the others stop at their next call.
+
+        At most twice ``concurrency`` parts are begun at a time, so that memory does not grow with the collection.
+        """
+        todo = iter(work)
+
+        async def worker() -> None:
+            for part in todo:
+                if self._stop is not None:
+                    return
+                try:
+                    await part()
+                except asyncio.CancelledError:
+                    raise
+                except Exception as e:  # noqa: BLE001 - kept as the reason to stop and raised below
+                    self.stop(e)
+
+        async with asyncio.TaskGroup() as workers:
+            for _ in range(2 * self._concurrency):
+                workers.create_task(worker())
+        if self._stop is not None:
+            raise self._stop
+
+    def _reserve(self) -> None:
+        if self._max_calls is not None and self._spent >= self._max_calls:
+            raise Paused(
+                f"the budget of {self._max_calls} calls is used up; "
+                f"`partita resume` with a larger --max-calls goes on from here"
+            )
+        self._spent += 1
+
+    async def _once(self, key: str, call: Callable[[], Awaitable[Answer]]) -> Answer:
+        if (known := self.answers.get(key)) is not None:
+            self.progress.reused += 1
+            return known
+        if (task := self._waiting.get(key)) is None:
+            task = asyncio.create_task(self._limited(key, call))
+            self._waiting[key] = task
+        return await task
+
+    async def _limited(self, key: str, call: Callable[[], Awaitable[Answer]]) -> Answer:
+        try:
+            async with self._free:
+                if self._stop is not None:
+                    raise self._stop
+                self.progress.in_flight += 1
+                try:
+                    answer = await call()
+                finally:
+                    self.progress.in_flight -= 1
+            self.progress.retries += answer.attempts - 1
+            self.answers[key] = answer
+            return answer
+        finally:
+            del self._waiting[key]
+
+    @staticmethod
+    def _concluded_in(question: Question, text: str) -> tuple[str | None, str]:
+        if not question.conclusions:
+            return None, ""
+        verdict = read_conclusions(text, question.conclusions)
+        return str(verdict.conclusions[0]), verdict.reason
+
+    def _notice(self, conclusion: str | None) -> None:
+        if conclusion in ("YES", "NO"):
+            self._concluded = True
+        elif conclusion == Conclusion.UNKNOWN and not self._concluded:
+            self._inconclusive += 1
+            if self._inconclusive >= NEVER_CONCLUDING:
+                raise EndpointMisbehaves(
+                    f"the model gave {self._inconclusive} replies and none ends with "
+                    "<CONCLUSION> YES </CONCLUSION> or NO; `partita trace` shows them: use another model or --prompts"
+                )
