@@ -226,9 +226,7 @@ def _printable(name: str) -> str:
 # -- tables -----------------------------------------------------------------------------------------------------------
 
 
-def _scan_table(
-    table: Path, source: Path, progress: Progress | None, max_pixels: int, threads: int
-) -> Collection:
+def _scan_table(table: Path, source: Path, progress: Progress | None, max_pixels: int, threads: int) -> Collection:
     column, values = read_rows(table, source)
     if column == "text":
         return _texts(table.parent, values, progress)

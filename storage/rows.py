@@ -42,7 +42,9 @@ def _column(names: Iterable[object], shown: Path) -> Column:
     if "text" in present:
         return "text"
     there = f"its columns are {', '.join(present[:20])}" if any(present) else "it has no columns"
-    raise CollectionError(f"{shown} has neither a `file` nor a `text` column ({there}): rename the one to be clustered.")
+    raise CollectionError(
+        f"{shown} has neither a `file` nor a `text` column ({there}): rename the one to be clustered."
+    )
 
 
 def _csv(table: Path, shown: Path) -> tuple[Column, list[object]]:
@@ -83,7 +85,7 @@ def _parquet(table: Path, shown: Path) -> tuple[Column, list[object]]:
         import pyarrow.parquet
     except ModuleNotFoundError as error:
         raise CollectionError(
-            f"{shown} is a Parquet file, and reading it needs pyarrow: `pip install 'partita[parquet]'`, or save it as .csv."
+            f"{shown} is a Parquet file and needs pyarrow: `pip install 'partita[parquet]'`, or save it as .csv."
         ) from error
     try:
         with pyarrow.parquet.ParquetFile(table) as file:

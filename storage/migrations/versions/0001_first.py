@@ -92,6 +92,4 @@ def upgrade() -> None:
 
 
 def _of_session(table: str) -> sa.ForeignKeyConstraint:
-    return sa.ForeignKeyConstraint(
-        ["session_id"], ["sessions.id"], name=f"fk_{table}_session_id", ondelete="CASCADE"
-    )
+    return sa.ForeignKeyConstraint(["session_id"], ["sessions.id"], name=f"fk_{table}_session_id", ondelete="CASCADE")

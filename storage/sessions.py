@@ -1,0 +1,187 @@
+"""Sessions: what was asked of a collection, how far it came, and the items it is about."""
+
+from __future__ import annotations
+
+import difflib
+import importlib.metadata
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from storage.database import Database
+from storage.errors import SessionExists, UnknownSession
+from storage.items import Collection, FailedItem, Item, ItemRow
+from storage.tables import items as items_table
+from storage.tables import sessions as sessions_table
+from storage.urls import without_secrets
+
+Status = Literal["running", "paused", "done", "failed"]
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("partita")
+    except importlib.metadata.PackageNotFoundError:
+        return "0"
+
+
+@dataclass(slots=True)
+class SessionRecord:
+    """One row of `sessions`: everything `partita resume` needs besides the collection's files.
+
+    Attributes:
+        collection: the collection's path as given, made absolute.
+        parameters: the options of the run; keys of the API are never among them.
+        prompt_set: the whole prompt set, so that a later change of its file changes nothing here.
+        seconds: wall time by phase. `counters`: retries and the like.
+        why: what a failed or paused session stopped for.
+        version: of Partita, when the session was made.
+    """
+
+    name: str
+    criterion: str
+    policy: str
+    collection: str
+    parameters: dict[str, Any] = field(default_factory=dict)
+    prompt_set: dict[str, Any] = field(default_factory=dict)
+    prompt_set_hash: str = ""
+    status: Status = "running"
+    seconds: dict[str, float] = field(default_factory=dict)
+    counters: dict[str, int] = field(default_factory=dict)
+    why: str | None = None
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    version: str = field(default_factory=_version)
+    created_at: datetime = field(default_factory=_now)
+    updated_at: datetime = field(default_factory=_now)
+
+
+_FIELDS = frozenset(column.name for column in fields(SessionRecord))
+
+
+def create_session(
+    db: Database, record: SessionRecord, items: Collection | Iterable[Item | FailedItem]
+) -> SessionRecord:
+    """Store a new session with its items, all or nothing.
+
+    Usable items get node numbers 0, 1, ... in their order; failed ones have none. Userinfo in URLs is not stored.
+
+    Raises:
+        SessionExists: the name is taken.
+    """
+    listed: tuple[Item | FailedItem, ...] = (
+        (*items.items, *items.failed) if isinstance(items, Collection) else tuple(items)
+    )
+    rows: list[dict[str, Any]] = []
+    node = 0
+    for position, item in enumerate(listed):
+        row: dict[str, Any] = {"session_id": record.id, "position": position, "name": item.name}
+        if isinstance(item, Item):
+            row |= {"content_hash": item.content_hash, "kind": item.kind, "text": item.text, "node": node, "why": None}
+            node += 1
+        else:
+            row |= {"content_hash": None, "kind": None, "text": None, "node": None, "why": item.why}
+        rows.append(row)
+    values = asdict(record)
+    values["collection"] = str(Path(record.collection).absolute())
+    values["parameters"] = _without_secrets(record.parameters)
+    with db.writing() as connection:
+        try:
+            connection.execute(insert(sessions_table), [values])
+        except IntegrityError as error:
+            raise SessionExists(
+                f"There is a session {record.name!r} already: `partita resume {record.name}` goes on with it, "
+                "--session NAME starts another."
+            ) from error
+        if rows:
+            connection.execute(insert(items_table), rows)
+    record.collection, record.parameters = values["collection"], values["parameters"]
+    return record
+
+
+def load_session(db: Database, name: str) -> SessionRecord:
+    """The session called `name` (or with that id).
+
+    Raises:
+        UnknownSession: with the names that look alike.
+    """
+    with db.reading() as connection:
+        for column in (sessions_table.c.name, sessions_table.c.id):
+            row = connection.execute(select(sessions_table).where(column == name)).mappings().first()
+            if row is not None:
+                return SessionRecord(**row)
+        names = list(connection.scalars(select(sessions_table.c.name)))
+    if not names:
+        raise UnknownSession(f"There is no session {name!r}: {db} has none yet; `partita run` starts one.")
+    alike = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    meant = f"did you mean {' or '.join(alike)}? " if alike else ""
+    raise UnknownSession(f"There is no session {name!r} in {db}: {meant}`partita sessions` lists them.")
+
+
+def list_sessions(db: Database) -> list[SessionRecord]:
+    """All sessions, the oldest first."""
+    with db.reading() as connection:
+        rows = connection.execute(select(sessions_table).order_by(sessions_table.c.created_at, sessions_table.c.name))
+        return [SessionRecord(**row) for row in rows.mappings()]
+
+
+def update_session(db: Database, session_id: str, **changes: Any) -> None:
+    """Change columns of a session (`status="done"`, `seconds={...}`, ...); `updated_at` follows.
+
+    Raises:
+        UnknownSession: there is no session of that id.
+        TypeError: no such column, or one that never changes.
+    """
+    wrong = changes.keys() - (_FIELDS - {"id", "created_at"})
+    if wrong:
+        raise TypeError(f"not a column of a session that can change: {', '.join(sorted(wrong))}")
+    if "parameters" in changes:
+        changes["parameters"] = _without_secrets(changes["parameters"])
+    changes.setdefault("updated_at", _now())
+    with db.writing() as connection:
+        done = connection.execute(update(sessions_table).where(sessions_table.c.id == session_id).values(**changes))
+        if done.rowcount == 0:
+            raise UnknownSession(f"There is no session with the id {session_id} in {db}.")
+
+
+def load_items(db: Database, session_id: str) -> list[ItemRow]:
+    """The items of a session by position; `collection_from_rows` makes a collection of them."""
+    columns = [items_table.c[name.name] for name in fields(ItemRow)]
+    with db.reading() as connection:
+        rows = connection.execute(
+            select(*columns).where(items_table.c.session_id == session_id).order_by(items_table.c.position)
+        )
+        return [ItemRow(*row) for row in rows]
+
+
+def set_nodes(db: Database, session_id: str, nodes: Mapping[str, int | None]) -> None:
+    """Renumber items in the graph: item name to node, None for an item that is not in it. Others stay as they are."""
+    if not nodes:
+        return
+    statement = (
+        update(items_table)
+        .where(items_table.c.session_id == session_id)
+        .where(items_table.c.name == bindparam("of_name"), items_table.c.content_hash.is_not(None))
+        .values(node=bindparam("to_node"))
+    )
+    with db.writing() as connection:
+        connection.execute(statement, [{"of_name": name, "to_node": node} for name, node in nodes.items()])
+
+
+def _without_secrets(value: Any) -> Any:
+    if isinstance(value, str):
+        return without_secrets(value) if "://" in value else value
+    if isinstance(value, Mapping):
+        return {key: _without_secrets(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_secrets(inner) for inner in value]
+    return value

@@ -1,0 +1,122 @@
+"""The trace: every assessment of a session in words, one row each, straight from the ledger (CONTRACT 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from datetime import UTC
+from typing import Any
+
+from sqlalchemy import select
+
+from storage.database import Database
+from storage.errors import UsageError
+from storage.tables import answers, items, prompts
+
+ASSESSMENTS = ("membership", "merge")
+KINDS = ("describe", "embed", *ASSESSMENTS)
+_PAGE = 500
+
+
+def trace(
+    db: Database,
+    session_id: str,
+    item: str | None = None,
+    cluster_items: Collection[str] | None = None,
+    kind: str | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Rows in the order of writing, streamed. Node numbers are given as item names.
+
+    `kind` chooses one kind; without it the assessments (membership and merge) are shown. `item` keeps the rows that
+    item takes part in, `cluster_items` the rows that any of those items takes part in.
+
+    A row of describe or embed has the item as its only candidate. `tokens` is prompt and completion together, None
+    when the endpoint did not say.
+
+    Raises:
+        UsageError: no such kind, or no such item in the session.
+    """
+    if kind is not None and kind not in KINDS:
+        raise UsageError(f"There is no kind {kind!r} of answer: --kind takes {', '.join(KINDS)}.")
+    with db.reading() as connection:
+        named = connection.execute(
+            select(items.c.node, items.c.name).where(items.c.session_id == session_id).order_by(items.c.position)
+        )
+        names: dict[int, str] = {}
+        known: set[str] = set()
+        for node, name in named:
+            known.add(name)
+            if node is not None:
+                names.setdefault(node, name)
+    if item is not None and item not in known:
+        raise UsageError(f"There is no item {item!r} in this session: `partita show` lists them.")
+    return _rows(db, session_id, names, item, None if cluster_items is None else frozenset(cluster_items), kind)
+
+
+def _rows(
+    db: Database,
+    session_id: str,
+    names: dict[int, str],
+    item: str | None,
+    cluster: frozenset[str] | None,
+    kind: str | None,
+) -> Iterator[dict[str, Any]]:
+    query = (
+        select(answers, prompts.c.text.label("prompt"))
+        .with_only_columns(*(column for column in answers.c if column.name != "vector"), prompts.c.text.label("prompt"))
+        .select_from(answers.outerjoin(prompts, prompts.c.hash == answers.c.prompt_hash))
+        .where(answers.c.session_id == session_id)
+        .where(answers.c.kind.in_(ASSESSMENTS if kind is None else (kind,)))
+        .order_by(answers.c.id)
+    )
+    with db.reading() as connection:
+        for row in connection.execution_options(yield_per=_PAGE).execute(query).mappings():
+            subject = _subject(row["kind"], row["subject"], names)
+            taking_part = set(_flat(list(subject.values())))
+            if item is not None and item not in taking_part:
+                continue
+            if cluster is not None and not cluster & taking_part:
+                continue
+            tokens = [row["prompt_tokens"], row["completion_tokens"]]
+            yield {
+                "id": row["id"],
+                "kind": row["kind"],
+                "component": row["component"],
+                "step": row["step"],
+                **subject,
+                "prompt": row["prompt"],
+                "prompt_hash": row["prompt_hash"],
+                "reply": row["reply"],
+                "conclusion": row["conclusion"],
+                "reason": row["reason"],
+                "model": row["model"],
+                "tokens": None if tokens == [None, None] else sum(count or 0 for count in tokens),
+                "seconds": row["seconds"],
+                "attempts": row["attempts"],
+                "origin": row["origin"],
+                "at": row["at"].astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            }
+
+
+def _subject(kind: str, subject: dict[str, Any], names: dict[int, str]) -> dict[str, Any]:
+    representatives = _named(subject.get("representatives", []), names)
+    if kind == "merge":
+        clusters = subject.get("clusters", [])
+        # Bare numbers here are ids of clusters; only lists of numbers are nodes.
+        named = [_named(cluster, names) if isinstance(cluster, list) else cluster for cluster in clusters]
+        return {"representatives": representatives, "clusters": named}
+    candidates = [subject["item"]] if "item" in subject else subject.get("candidates", [])
+    return {"representatives": representatives, "candidates": _named(candidates, names)}
+
+
+def _named(value: Any, names: dict[int, str]) -> Any:
+    if isinstance(value, list):
+        return [_named(inner, names) for inner in value]
+    return names.get(value, value) if isinstance(value, int) else value
+
+
+def _flat(value: Any) -> Iterator[str]:
+    if isinstance(value, list):
+        for inner in value:
+            yield from _flat(inner)
+    elif isinstance(value, str):
+        yield value
