@@ -171,6 +171,17 @@ class Endpoint:
         except (NoSuchPath, ModelUnknown):
             return None
 
+    async def model_constants(self) -> dict[str, float]:
+        """The model's own `beta` and `threshold` (METHOD 3), where its server tells them; otherwise empty."""
+        model = await self.resolve_model()
+        patience = min(self._request_timeout, MODELS_TIMEOUT)
+        try:
+            return (
+                await self._ask("GET", "/models", None, None, lambda b: answers.read_constants(b, model), patience)
+            ).value
+        except (NoSuchPath, ModelUnknown):
+            return {}
+
     async def chat(
         self, messages: list[dict[str, Any]], *, key: str, max_tokens: int, temperature: float, seed: int | None
     ) -> Reply:

@@ -60,6 +60,7 @@ def encode_image(payload: bytes, longest_side: int = 768) -> bytes:
         ) from None
     except Exception as fault:  # noqa: BLE001 decoders raise what they like: OSError, SyntaxError, struct.error, …
         raise CollectionError(f"a broken image ({_one_line(fault)}): save it again or take it out") from None
+    flat.info.clear()  # Pillow would write a comment again
     out = io.BytesIO()
     flat.save(out, "JPEG", **_JPEG)
     return out.getvalue()

@@ -1,0 +1,159 @@
+"""The built-in server: one model behind the OpenAI API, on this machine.
+
+    partita serve --port 8000
+
+Importing this module is cheap; the model and the server load when they are needed, and need the `local` extra.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from storage.errors import PartitaError, UsageError
+
+if TYPE_CHECKING:
+    from starlette.applications import Starlette
+
+    from serving.batching import Model
+
+_EXTRA = {"safetensors", "starlette", "tokenizers", "torch", "transformers", "uvicorn"}
+
+
+def build_app(
+    model: Model,
+    batch_size: int = 16,
+    max_wait: float = 0.005,
+    api_key: str | None = None,
+    max_queue: int = 256,
+) -> Starlette:
+    """An ASGI application that answers with `model`.
+
+    Args:
+        batch_size: conversations computed together, at most.
+        max_wait: seconds that a request waits for others to join its batch, at most.
+        api_key: asked of every request but GET /health; None asks for nothing.
+        max_queue: requests that wait for the model; the next one is answered 429.
+
+    Raises:
+        UsageError: the `local` extra is not installed.
+    """
+    try:
+        from serving.app import application
+    except ImportError as error:
+        raise _missing(error) from None
+    return application(model, batch_size=batch_size, max_wait=max_wait, max_queue=max_queue, api_key=api_key)
+
+
+def load_model(model_path: Path | None = None, threads: int | None = None) -> Model:
+    """The model in the folder `model_path`, or the one that ships with Partita.
+
+    Raises:
+        UsageError: there is no model, it can't be read, or the `local` extra is not installed.
+    """
+    try:
+        import torch
+
+        from serving.llava import LlavaQwen2
+    except ImportError as error:
+        raise _missing(error) from None
+    if threads is not None:
+        torch.set_num_threads(threads)
+    if model_path is not None and not model_path.is_dir():
+        raise UsageError(f"there is no model folder at {model_path}: check the path, or leave it out")
+    try:
+        model: Model = LlavaQwen2.load(model_path)
+        return model
+    except PartitaError:
+        raise
+    except Exception as error:  # safetensors, json and torch each have errors of their own
+        why = " ".join(str(error).split())[:200] or type(error).__name__
+        where = model_path or "in this installation"
+        raise UsageError(f"the model {where} can't be loaded ({why}): install or export it again") from error
+
+
+def run_server(
+    model_path: Path | None = None,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    *,
+    api_key: str | None = None,
+    threads: int | None = None,
+    batch_size: int = 16,
+    say: Callable[[str], None] = print,
+) -> None:
+    """Serve until interrupted (Ctrl-C, SIGTERM); `say` gets one line with the URL once requests can come.
+
+    Raises:
+        UsageError: the port is taken, the host is none of this machine's or is open to others without a key, or what
+            `load_model` raises.
+    """
+    if not _is_loopback(host) and not api_key:
+        raise UsageError(f"{host} can be reached by others: set PARTITA_API_KEY to serve there, or use 127.0.0.1")
+    with listen(host, port) as listener:
+        model = load_model(model_path, threads)
+        app = build_app(model, batch_size=batch_size, api_key=api_key)
+        say(f"{model.name} answers at {base_url(listener)}")
+        serve(app, listener)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes any free one."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    except (socket.gaierror, OverflowError, UnicodeError):
+        raise UsageError(f"{host}:{port} is no address of this machine: use 127.0.0.1 and a port up to 65535") from None
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(256)
+    except OSError as error:
+        listener.close()
+        why = error.strerror or error
+        raise UsageError(f"{host}:{port} can't be listened on ({why}): choose another with --port") from None
+    except OverflowError:
+        listener.close()
+        raise UsageError(f"there is no port {port}: choose one up to 65535 with --port") from None
+    return listener
+
+
+def serve(app: Starlette, listener: socket.socket) -> None:
+    """Answer on `listener` until interrupted."""
+    try:
+        import uvicorn
+    except ImportError as error:
+        raise _missing(error) from None
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        lifespan="on",
+        ws="none",
+        timeout_keep_alive=75,  # longer than clients keep a connection, so that none is closed under a request
+        timeout_graceful_shutdown=5,
+    )
+    uvicorn.Server(config).run(sockets=[listener])
+
+
+def base_url(listener: socket.socket) -> str:
+    """The OpenAI-style base URL of what is served on `listener`."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}/v1" if ":" in host else f"http://{host}:{port}/v1"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _missing(error: ImportError) -> UsageError | ImportError:
+    if (error.name or "").partition(".")[0] in _EXTRA:
+        return UsageError("the built-in model needs more than the light core: pip install 'partita[local]'")
+    return error

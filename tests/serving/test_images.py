@@ -1,0 +1,118 @@
+"""Images on their way into a question."""
+
+from __future__ import annotations
+
+import base64
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from serving.images import encode_image, image_part, text_part
+from storage.errors import CollectionError
+
+
+def payload(image: Image.Image, kind: str = "PNG", **options: Any) -> bytes:
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+def halves(size: tuple[int, int] = (60, 40), mode: str = "RGB") -> Image.Image:
+    """Left half red, right half blue."""
+    image = Image.new("RGB", size, "red")
+    image.paste("blue", (size[0] // 2, 0, *size))
+    return image.convert(mode)
+
+
+def decoded(jpeg: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(jpeg))
+    image.load()
+    return image
+
+
+def near(image: Image.Image, at: tuple[int, int], colour: tuple[int, int, int]) -> bool:
+    return bool(np.abs(np.subtract(image.getpixel(at), colour)).max() < 12)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_any_format_becomes_a_small_jpeg(kind: str) -> None:
+    jpeg = encode_image(payload(halves((1600, 800)), kind))
+    image = decoded(jpeg)
+    assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (768, 384))
+    assert near(image, (10, 10), (254, 0, 0)) and near(image, (750, 10), (0, 0, 254))
+    assert jpeg == encode_image(payload(halves((1600, 800)), kind))
+
+
+def test_small_images_are_not_enlarged() -> None:
+    assert decoded(encode_image(payload(halves()))).size == (60, 40)
+    assert decoded(encode_image(payload(halves()), 30)).size == (30, 20)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_applied_and_nothing_else_kept(orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    exif[0x010E] = "secret place"
+    jpeg = encode_image(payload(halves(), "JPEG", exif=exif, quality=95, comment=b"secret place"))
+    image = decoded(jpeg)
+    assert image.size == ((60, 40) if orientation < 5 else (40, 60))
+    red = {1: (5, 20), 2: (55, 20), 3: (55, 20), 4: (5, 20), 5: (20, 5), 6: (20, 5), 7: (20, 55), 8: (20, 55)}
+    assert near(image, red[orientation], (254, 0, 0))
+    assert b"secret" not in jpeg and not image.getexif()
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparency_is_laid_on_white(mode: str) -> None:
+    clear = Image.new("RGBA", (20, 20), (0, 0, 0, 0))
+    data = payload(Image.new("P", (20, 20), 0), transparency=0) if mode == "P" else payload(clear.convert(mode))
+    assert near(decoded(encode_image(data)), (10, 10), (255, 255, 255))
+
+
+def test_sixteen_bits_are_scaled() -> None:
+    grey = Image.fromarray(np.full((20, 20), 128 * 257, dtype=np.uint16))
+    assert near(decoded(encode_image(payload(grey))), (5, 5), (128, 128, 128))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "CMYK", "YCbCr", "F"])
+def test_other_modes(mode: str) -> None:
+    data = payload(halves(mode="L" if mode == "F" else "RGB").convert(mode), "TIFF")
+    assert decoded(encode_image(data)).mode == "RGB"
+
+
+GOOD = payload(halves((200, 200)))
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        b"",
+        b"hello",
+        b"\x89PNG\r\n\x1a\n",
+        GOOD[:100],
+        GOOD[: len(GOOD) // 2],
+        payload(halves(), "JPEG")[:300],
+        b"\0" * 99,
+    ],
+)
+def test_broken_images(broken: bytes) -> None:
+    with pytest.raises(CollectionError) as caught:
+        encode_image(broken)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_size_is_checked_before_anything_is_decoded() -> None:
+    bomb = payload(Image.new("1", (20_000, 20_000)))
+    with pytest.raises(CollectionError, match="make the image smaller"):
+        encode_image(bomb)
+    with pytest.raises(CollectionError, match="9000×9000 pixels, the limit is 80 million"):
+        encode_image(payload(Image.new("1", (9000, 9000))))
+
+
+def test_parts() -> None:
+    jpeg = encode_image(GOOD)
+    url = image_part(jpeg)["image_url"]["url"]
+    assert base64.b64decode(url.removeprefix("data:image/jpeg;base64,")) == jpeg
+    assert text_part("Item:") == {"type": "text", "text": "Item:"}
