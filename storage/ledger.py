@@ -249,16 +249,22 @@ class Ledger:
 
 
 def tally(db: Database, session_id: str) -> dict[str, int]:
-    """The `calls` of CONTRACT 3, as far as the ledger knows: answers of the model by kind, and `reused`, `unknown`."""
-    counts = {"describe": 0, "embed": 0, "membership": 0, "merge": 0, "reused": 0, "unknown": 0}
+    """The `calls` of CONTRACT 3, as far as the ledger knows them.
+
+    Answers of the model by kind; of those, `unknown` conclusions and `retries` (requests beyond the first); `reused`
+    answers are counted apart.
+    """
+    counts = {"describe": 0, "embed": 0, "membership": 0, "merge": 0, "reused": 0, "unknown": 0, "retries": 0}
+    faults = func.sum(answers.c.attempts - 1)
     query = (
-        select(answers.c.kind, answers.c.origin, answers.c.conclusion, func.count())
+        select(answers.c.kind, answers.c.origin, answers.c.conclusion, func.count(), faults)
         .where(answers.c.session_id == session_id)
         .group_by(answers.c.kind, answers.c.origin, answers.c.conclusion)
     )
     with db.reading() as connection:
-        for kind, origin, conclusion, number in connection.execute(query):
+        for kind, origin, conclusion, number, retries in connection.execute(query):
             if origin == "model":
+                counts["retries"] += int(retries)
                 counts[kind] = counts.get(kind, 0) + number
                 counts["unknown"] += number if conclusion == "UNKNOWN" else 0
             elif origin == "reused":

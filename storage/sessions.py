@@ -73,7 +73,8 @@ def create_session(
 ) -> SessionRecord:
     """Store a new session with its items, all or nothing.
 
-    Usable items get node numbers 0, 1, ... in their order; failed ones have none. Userinfo in URLs is not stored.
+    Usable items get node numbers 0, 1, ... in their order; those of the same content share one, and failed ones have
+    none. Userinfo in URLs is not stored.
 
     Raises:
         SessionExists: the name is taken.
@@ -82,12 +83,12 @@ def create_session(
         (*items.items, *items.failed) if isinstance(items, Collection) else tuple(items)
     )
     rows: list[dict[str, Any]] = []
-    node = 0
+    nodes: dict[str, int] = {}
     for position, item in enumerate(listed):
         row: dict[str, Any] = {"session_id": record.id, "position": position, "name": item.name}
         if isinstance(item, Item):
+            node = nodes.setdefault(item.content_hash, len(nodes))
             row |= {"content_hash": item.content_hash, "kind": item.kind, "text": item.text, "node": node, "why": None}
-            node += 1
         else:
             row |= {"content_hash": None, "kind": None, "text": None, "node": None, "why": item.why}
         rows.append(row)

@@ -32,6 +32,8 @@ def trace(
     A row of describe or embed has the item as its only candidate. `tokens` is prompt and completion together, None
     when the endpoint did not say.
 
+    Items of the same content share a node, which bears the first one's name.
+
     Raises:
         UsageError: no such kind, or no such item in the session.
     """
@@ -42,14 +44,13 @@ def trace(
             select(items.c.node, items.c.name).where(items.c.session_id == session_id).order_by(items.c.position)
         )
         names: dict[int, str] = {}
-        known: set[str] = set()
+        shown: dict[str, str] = {}
         for node, name in named:
-            known.add(name)
-            if node is not None:
-                names.setdefault(node, name)
-    if item is not None and item not in known:
+            shown.setdefault(name, name if node is None else names.setdefault(node, name))
+    if item is not None and item not in shown:
         raise UsageError(f"There is no item {item!r} in this session: `partita show` lists them.")
-    return _rows(db, session_id, names, item, None if cluster_items is None else frozenset(cluster_items), kind)
+    cluster = None if cluster_items is None else frozenset(shown.get(name, name) for name in cluster_items)
+    return _rows(db, session_id, names, None if item is None else shown[item], cluster, kind)
 
 
 def _rows(
@@ -61,15 +62,19 @@ def _rows(
     kind: str | None,
 ) -> Iterator[dict[str, Any]]:
     query = (
-        select(answers, prompts.c.text.label("prompt"))
-        .with_only_columns(*(column for column in answers.c if column.name != "vector"), prompts.c.text.label("prompt"))
+        select(*(column for column in answers.c if column.name != "vector"), prompts.c.text.label("prompt"))
         .select_from(answers.outerjoin(prompts, prompts.c.hash == answers.c.prompt_hash))
         .where(answers.c.session_id == session_id)
         .where(answers.c.kind.in_(ASSESSMENTS if kind is None else (kind,)))
         .order_by(answers.c.id)
+        .limit(_PAGE)
     )
-    with db.reading() as connection:
-        for row in connection.execution_options(yield_per=_PAGE).execute(query).mappings():
+    # Page by page, each in a transaction of its own: whoever reads may be slow, or stop in the middle.
+    last = -1
+    while True:
+        with db.reading() as connection:
+            rows = connection.execute(query.where(answers.c.id > last)).mappings().all()
+        for row in rows:
             subject = _subject(row["kind"], row["subject"], names)
             taking_part = set(_flat(list(subject.values())))
             if item is not None and item not in taking_part:
@@ -95,6 +100,9 @@ def _rows(
                 "origin": row["origin"],
                 "at": row["at"].astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             }
+        if len(rows) < _PAGE:
+            return
+        last = rows[-1]["id"]
 
 
 def _subject(kind: str, subject: dict[str, Any], names: dict[int, str]) -> dict[str, Any]:

@@ -1,0 +1,211 @@
+"""Opening, migrating, and what is said when it does not work."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import text
+
+from storage.database import _MIGRATIONS, Database, open_database
+from storage.errors import DatabaseError, UsageError
+from storage.tables import HEAD, VERSION_TABLE, metadata
+from storage.urls import without_secrets
+
+
+def test_the_migrations_make_the_tables_of_the_code(db: Database) -> None:
+    with db.reading() as connection:
+        context = MigrationContext.configure(
+            connection, opts={"version_table": VERSION_TABLE, "compare_type": True, "target_metadata": metadata}
+        )
+        assert compare_metadata(context, metadata) == []
+
+
+def test_head_is_the_last_migration() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    assert ScriptDirectory.from_config(config).get_heads() == [HEAD]
+
+
+def test_opening_again_needs_no_alembic(url: str, python: Callable[..., subprocess.Popen[str]]) -> None:
+    open_database(url).close()
+    script = (
+        "import sys; from storage.database import open_database; open_database(sys.argv[1]).close();"
+        "print('alembic' in sys.modules)"
+    )
+    out, err = python(script, url).communicate(timeout=60)
+    assert (out.strip(), err) == ("False", "")
+
+
+def test_many_processes_may_make_the_same_database_at_once(
+    url: str, python: Callable[..., subprocess.Popen[str]]
+) -> None:
+    script = (
+        "import sys; from storage.database import open_database\nsys.stdin.readline()\n"
+        "with open_database(sys.argv[1]) as db: print('ok')"
+    )
+    script = script.replace("sys.stdin.readline()\n", "")
+    processes = [python(script, url) for _ in range(6)]
+    assert [process.communicate(timeout=120) for process in processes] == [("ok\n", "")] * 6
+
+
+def test_a_newer_database_is_refused_and_left_alone(url: str) -> None:
+    with open_database(url) as db, db.writing() as connection:
+        connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'"))
+    with pytest.raises(DatabaseError, match=r"newer version of Partita \(revision 9999.*--db"):
+        open_database(url)
+
+
+def test_an_error_in_a_transaction_undoes_it(db: Database) -> None:
+    with pytest.raises(RuntimeError), db.writing() as connection:
+        connection.execute(text("INSERT INTO prompts (hash, text) VALUES ('h', 't')"))
+        raise RuntimeError
+    with db.reading() as connection:
+        assert connection.execute(text("SELECT count(*) FROM prompts")).scalar() == 0
+
+
+def test_the_folder_is_made_and_the_file_is_wal(tmp_path: Path) -> None:
+    with open_database(f"sqlite:///{tmp_path}/a/b/c.db") as db, db.reading() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 1
+        assert connection.exec_driver_sql("PRAGMA busy_timeout").scalar() == 30_000
+        assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
+    assert [path.name for path in (tmp_path / "a/b").iterdir()] == ["c.db"]
+
+
+@pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:"])
+def test_in_memory(url: str) -> None:
+    with open_database(url) as db:
+        assert db.memory
+        path = db.path
+        assert path is not None and path.exists()
+    assert not path.exists()
+
+
+def test_what_is_no_database(tmp_path: Path) -> None:
+    (tmp_path / "text.db").write_text("not a database at all, but long enough to have a header " * 20)
+    (tmp_path / "file").write_text("")
+    for url, said in {
+        f"sqlite:///{tmp_path}/text.db": "is not a SQLite database",
+        f"sqlite:///{tmp_path}": "is a folder",
+        f"sqlite:///{tmp_path}/file/x.db": "can't be made",
+        "sqlite://two/slashes.db": "three slashes",
+        "partita.db": "is not a database URL",
+        "mysql://me:secret@host/db": "mysql is not supported",
+        "postgresql://me@host:port/db": "is not a database URL",
+    }.items():
+        with pytest.raises(DatabaseError, match=said) as caught:
+            open_database(url)
+        assert caught.value.exit_code == 2 and isinstance(caught.value, UsageError)
+        assert "secret" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_file_of_another_program(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "other.db") as connection:
+        connection.execute("CREATE TABLE cookies (id)")
+    connection.close()
+    with pytest.raises(DatabaseError, match="another program"):
+        open_database(f"sqlite:///{tmp_path}/other.db")
+
+
+def test_a_postgres_database_that_is_shared(postgres_url: str) -> None:
+    import psycopg
+
+    with psycopg.connect(postgres_url) as connection:
+        connection.execute("CREATE TABLE cookies (id int)")
+    open_database(postgres_url).close()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_permission(tmp_path: Path) -> None:
+    (tmp_path / "closed").mkdir(mode=0o500)
+    with pytest.raises(DatabaseError, match="can't be opened"):
+        open_database(f"sqlite:///{tmp_path}/closed/x.db")
+
+
+def test_a_locked_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("storage.database.BUSY_SECONDS", 0.2)
+    path = tmp_path / "x.db"
+    open_database(f"sqlite:///{path}").close()
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with (
+        open_database(f"sqlite:///{path}") as db,
+        pytest.raises(DatabaseError, match="locked by another program"),
+        db.writing(),
+    ):
+        pass
+    other.close()
+
+
+def test_postgres_is_not_there() -> None:
+    with pytest.raises(DatabaseError, match=r"can't be reached at postgresql://127\.0\.0\.1:1/x") as caught:
+        open_database("postgresql://me:secret@127.0.0.1:1/x")
+    assert "secret" not in str(caught.value) and "me" not in str(caught.value).split("(")[0].split()
+
+
+def test_postgres_has_no_such_database(postgres_url: str) -> None:
+    base, _, query = postgres_url.partition("?")
+    with pytest.raises(DatabaseError, match="createdb nowhere"):
+        open_database(f"{base.rpartition('/')[0]}/nowhere?{query}")
+
+
+def test_a_wrong_password(postgres_server: str, postgres_url: str) -> None:
+    """The server trusts everybody on its socket, so the rule is changed for one user."""
+    import psycopg
+
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute("DROP ROLE IF EXISTS careful")
+        connection.execute("CREATE ROLE careful LOGIN PASSWORD 'right'")
+        found = connection.execute("SHOW hba_file").fetchone()
+        assert found is not None
+        rules = Path(found[0])
+        before = rules.read_text()
+        try:
+            rules.write_text("local all careful scram-sha-256\n" + before)
+            connection.execute("SELECT pg_reload_conf()")
+            url = postgres_url.replace("postgres:@", "careful:wrong-one@")
+            with pytest.raises(DatabaseError, match="refuses the user or the password") as caught:
+                for _ in range(50):  # the new rules come a moment after the signal
+                    open_database(url).close()
+            assert "wrong-one" not in str(caught.value)
+            with pytest.raises(DatabaseError, match="refuses the user or the password"):
+                open_database(url.replace(":wrong-one@", "@") + "&password=wrong-one")
+        finally:
+            rules.write_text(before)
+            connection.execute("SELECT pg_reload_conf()")
+
+
+def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    with pytest.raises(DatabaseError, match=r"pip install 'partita\[postgres\]'"):
+        open_database("postgresql://host/db")
+
+
+def test_passwords_are_not_shown(postgres_url: str) -> None:
+    url = postgres_url.replace("postgres:@", "postgres:hunter2@")
+    with open_database(url) as db:
+        for shown in (str(db), repr(db), str(db.url), repr(db.url), repr(db.engine)):
+            assert "hunter2" not in shown
+
+
+def test_without_secrets() -> None:
+    assert without_secrets("go to http://me:pw@host/v1 now") == "go to http://host/v1 now"
+    assert without_secrets("http://host/v1?api_key=abc&x=1") == "http://host/v1?api_key=***&x=1"
+    assert without_secrets("http://h/a@b") == "http://h/a@b"
+
+
+def test_importing_storage_is_light(python: Callable[..., subprocess.Popen[str]]) -> None:
+    heavy = ("sqlalchemy", "alembic", "numpy", "PIL", "langgraph", "torch", "asyncio")
+    script = f"import sys, storage, storage.errors; print([name for name in {heavy} if name in sys.modules])"
+    out, err = python(script).communicate(timeout=60)
+    assert (out.strip(), err) == ("[]", "")
