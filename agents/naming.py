@@ -8,18 +8,25 @@ from collections import Counter
 from collections.abc import Sequence
 
 _WORD = re.compile(r"[^\W_]+(?:[-'][^\W_]+)*")
-_STOP = frozenset(
-    "a an and are as at be by can for from has have image in into is it item its main no not of on one or picture "
-    "photo photograph shown shows showing see seen that the their there this to under very was which with whose "
-    "appears object value person".split()
-)  # fmt: skip
+_STOP_WORDS = """
+a an and are as at be by can for from has have image in into is it item its main no not of on one or picture photo
+photograph shown shows showing see seen that the their there this to under very was which with whose appears object
+value person
+"""
+_STOP = frozenset(_STOP_WORDS.split())
 
 
 def _words(text: str, ignore: frozenset[str]) -> list[str]:
     return [w for w in (m.group(0).lower() for m in _WORD.finditer(text)) if w not in ignore and len(w) < 40]
 
 
-def name_clusters(descriptions: Sequence[Sequence[str]], *, criterion: str = "", values: Sequence[str] = ()) -> list[str]:
+_TELLING = 1.3
+"""A telling word is said of this cluster's members so many times as often as of all items."""
+
+
+def name_clusters(
+    descriptions: Sequence[Sequence[str]], *, criterion: str = "", values: Sequence[str] = ()
+) -> list[str]:
     """A short name for every cluster, unique within the partition.
 
     Args:
@@ -33,8 +40,11 @@ def name_clusters(descriptions: Sequence[Sequence[str]], *, criterion: str = "",
     said = [[frozenset(_words(d, ignore)) for d in cluster if d] for cluster in descriptions]
     everywhere: Counter[str] = Counter(w for cluster in said for words in cluster for w in words)
     total = sum(map(len, said))
-    names = [_by_value(cluster, values) or _by_words(c, everywhere, total) for c, cluster in zip(said, descriptions)]
-    return _unique([name or "cluster" for name in names])
+    names = [
+        _by_value(cluster, values) or _by_words(words, everywhere, total) or f"cluster {number}"
+        for number, (words, cluster) in enumerate(zip(said, descriptions, strict=True), 1)
+    ]
+    return _unique(names)
 
 
 def _by_value(descriptions: Sequence[str], values: Sequence[str]) -> str | None:
@@ -47,7 +57,11 @@ def _by_value(descriptions: Sequence[str], values: Sequence[str]) -> str | None:
 
 
 def _by_words(cluster: Sequence[frozenset[str]], everywhere: Counter[str], total: int) -> str | None:
-    here: Counter[str] = Counter(w for words in cluster for w in words)
+    counted: Counter[str] = Counter(w for words in cluster for w in words)
+    # A word that is said as often of everything else says nothing of this cluster.
+    here = {
+        w: n for w, n in counted.items() if n / len(cluster) > _TELLING * everywhere[w] / total or total == len(cluster)
+    }
     if not here:
         return None
     score = {w: n / len(cluster) * math.log((1 + total) / everywhere[w]) for w, n in here.items()}

@@ -94,7 +94,9 @@ def read_prompt_file(path: Path, criterion: str) -> PromptSet:
         where = getattr(e, "problem_mark", None)
         line = f" line {where.line + 1}" if where else ""
         problem = getattr(e, "problem", None) or "syntax error"
-        raise PromptError(f"{path}:{line} no valid YAML ({problem}); compare with `partita prompts show default`") from None
+        raise PromptError(
+            f"{path}:{line} no valid YAML ({problem}); compare with `partita prompts show default`"
+        ) from None
     if not isinstance(raw, Mapping):
         raise PromptError(f"{path}: not a mapping of fields; `partita prompts show default` shows the form")
     return _validated(raw, criterion, str(path))
@@ -106,10 +108,14 @@ def _validated(raw: Mapping[object, object], criterion: str, where: str) -> Prom
         if isinstance(value, str) and field in ("criterion", "describe", "membership", "merge"):
             template = Template(value)
             if not template.is_valid():
-                raise PromptError(f"{where}: {field}: a lone '$'; write '$$' for a dollar sign, $criterion for the criterion")
+                raise PromptError(
+                    f"{where}: {field}: a lone '$'; write '$$' for a dollar sign, $criterion for the criterion"
+                )
             unknown = set(template.get_identifiers()) - {"criterion"}
             if unknown:
-                raise PromptError(f"{where}: {field}: unknown variable ${sorted(unknown)[0]}; only $criterion can be used")
+                raise PromptError(
+                    f"{where}: {field}: unknown variable ${sorted(unknown)[0]}; only $criterion can be used"
+                )
             value = template.substitute(criterion=criterion)
         rendered[str(field)] = value
     try:
@@ -117,7 +123,9 @@ def _validated(raw: Mapping[object, object], criterion: str, where: str) -> Prom
     except ValidationError as e:
         first = e.errors()[0]
         field = ".".join(map(str, first["loc"])) or "file"
-        fault = {"missing": "is missing", "extra_forbidden": "is no field of a prompt set"}.get(first["type"], first["msg"])
+        fault = {"missing": "is missing", "extra_forbidden": "is no field of a prompt set"}.get(
+            first["type"], first["msg"]
+        )
         fault = fault.removeprefix("Value error, ")
         raise PromptError(f"{where}: {field}: {fault}; `partita prompts show default` shows the form") from None
 

@@ -117,7 +117,9 @@ class Asker:
         """Make no new calls; those in flight are finished and recorded. The first reason given stays."""
         self._stop = self._stop or why
 
-    async def ask(self, question: Question, *, component: int | None, step: int | None, subject: dict[str, Any]) -> Answer:
+    async def ask(
+        self, question: Question, *, component: int | None, step: int | None, subject: dict[str, Any]
+    ) -> Answer:
         """The answer to a question, from the ledger or from the model.
 
         Raises:
@@ -154,7 +156,9 @@ class Asker:
 
         return await self._once(key, call)
 
-    async def embed(self, question: Question, description: str, *, mode: str, model: str, node: int) -> npt.NDArray[np.float32]:
+    async def embed(
+        self, question: Question, description: str, *, mode: str, model: str, node: int
+    ) -> npt.NDArray[np.float32]:
         """The embedding of a described item (CONTRACT 5), (d,) float32, from the ledger or from the endpoint."""
         what = ["partita/1", "embed", mode, model, description, question.key(self.sampling) if mode == "native" else ""]
         key = hashlib.sha256(json.dumps(what).encode()).hexdigest()

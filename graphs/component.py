@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
-from langgraph.graph import END, START, StateGraph
+from langgraph.graph import START, StateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import Command
 
@@ -85,10 +85,20 @@ def replay(context: ComponentContext) -> None:
                     context.on_assigned()
 
 
-def enter(state: ComponentState, runtime: Runtime[ComponentContext]) -> Literal["seed", "candidate", "assess", "finish", "__end__"]:
+_NODE: dict[Phase, Literal["seed", "candidate", "assess", "finish", "__end__"]] = {
+    Phase.SEED: "seed",
+    Phase.CANDIDATE: "candidate",
+    Phase.ASSESS: "assess",
+    Phase.FINISH: "finish",
+    Phase.DONE: "__end__",
+}
+
+
+def enter(
+    state: ComponentState, runtime: Runtime[ComponentContext]
+) -> Literal["seed", "candidate", "assess", "finish", "__end__"]:
     """Where a run begins: at the phase to which the ledger has brought the traversal."""
-    phase = runtime.context.traversal.phase
-    return END if phase is Phase.DONE else phase.value
+    return _NODE[runtime.context.traversal.phase]
 
 
 def seed(state: ComponentState, runtime: Runtime[ComponentContext]) -> Command[Literal["candidate"]]:
@@ -149,7 +159,10 @@ def finish(state: ComponentState, runtime: Runtime[ComponentContext]) -> Command
     """Close the cluster; go on with what is unassigned."""
     walk = runtime.context.traversal
     walk.finish()
-    return Command(goto=END if walk.phase is Phase.DONE else "seed", update={"clusters": len(walk.clusters)})
+    seen = {"clusters": len(walk.clusters)}
+    if walk.phase is Phase.DONE:
+        return Command(goto="__end__", update=seen)
+    return Command(goto="seed", update=seen)
 
 
 def component_graph() -> StateGraph[ComponentState, ComponentContext, Any, Any]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
-from langgraph.graph import END, START, StateGraph
+from langgraph.graph import START, StateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import Command
 
@@ -68,7 +68,7 @@ def pair(state: MergeState, runtime: Runtime[MergeContext]) -> Command[Literal["
     context.show_progress()
     asked = context.merging.open
     if asked is None:
-        return Command(goto=END, update={"clusters": len(context.merging.clusters)})
+        return Command(goto="__end__", update={"clusters": len(context.merging.clusters)})
     return Command(goto="compare", update={"a": asked.a, "b": asked.b})
 
 

@@ -123,11 +123,12 @@ def build_graph(embeddings: Floats, *, beta: float | None, threshold: float | No
 def _unit_rows(embeddings: Floats) -> Floats:
     rows = np.nan_to_num(np.asarray(embeddings, dtype=np.float32), nan=0.0, posinf=0.0, neginf=0.0)
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    return np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)
+    unit: Floats = np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)
+    return unit
 
 
 def _blocks(unit: Floats) -> Iterator[tuple[int, Floats]]:
-    isolated = ~unit.any(axis=1)
+    isolated = np.linalg.norm(unit, axis=1) == 0
     for start in range(0, len(unit), _BLOCK):
         block = unit[start : start + _BLOCK] @ unit.T
         block[isolated[start : start + _BLOCK]] = -2

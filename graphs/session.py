@@ -135,9 +135,7 @@ async def describe(state: SessionState, runtime: Runtime[SessionContext]) -> Com
         embeddings = np.zeros((len(context.hashes), widths.pop()), dtype=np.float32)
         for node, vector in vectors.items():
             embeddings[node] = vector
-        context.graph = await asyncio.to_thread(
-            build_graph, embeddings, beta=context.beta, threshold=context.threshold
-        )
+        context.graph = await asyncio.to_thread(build_graph, embeddings, beta=context.beta, threshold=context.threshold)
         await asyncio.to_thread(context.store_artefact, GRAPH, context.graph.to_bytes())
     return Command(goto="relate")
 
@@ -169,9 +167,7 @@ async def traverse(state: SessionState, runtime: Runtime[SessionContext]) -> Com
             "session": str(context.session), "component": number, "size": nodes, "step": walk.steps,
             "clusters": len(walk.clusters), "members": walk.size,
         }  # fmt: skip
-        await agent.ainvoke(
-            where, context.config(f"component {number}"), context=mine, durability=_durability(context)
-        )
+        await agent.ainvoke(where, context.config(f"component {number}"), context=mine, durability=_durability(context))
 
     with context.stage("traverse", len(context.hashes), "traverse"):
         work: Iterator[Callable[[], Awaitable[None]]] = (partial(one, i, w) for i, w in enumerate(context.walks))
@@ -191,7 +187,11 @@ async def unite(state: SessionState, runtime: Runtime[SessionContext]) -> Comman
     with context.stage("merge", 0, "merge"):
         merge.replay(mine)
         agent = merge.merge_graph().compile(checkpointer=context.checkpointer)
-        where: merge.MergeState = {"session": str(context.session), "step": merging.steps, "clusters": len(merging.clusters)}
+        where: merge.MergeState = {
+            "session": str(context.session),
+            "step": merging.steps,
+            "clusters": len(merging.clusters),
+        }
         await agent.ainvoke(where, context.config("merge"), context=mine, durability=_durability(context))
     said = {v: context.described(v) for v in range(len(context.hashes))}
     context.partition = make_partition(merging.clusters, said, context.prompts, context.representatives)

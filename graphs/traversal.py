@@ -25,7 +25,6 @@ class Rows(Protocol):
     def __getitem__(self, node: int, /) -> Row: ...
 
 
-
 ASKS = 3
 """How often one question is asked before it stays UNKNOWN (METHOD 5a)."""
 
@@ -192,9 +191,7 @@ class Traversal:
                 changed.add(u)
         self._representatives = tuple(
             sorted(
-                heapq.nsmallest(
-                    self._k, changed | set(self._representatives), key=lambda m: (-cluster.inside[m], m)
-                )
+                heapq.nsmallest(self._k, changed | set(self._representatives), key=lambda m: (-cluster.inside[m], m))
             )
         )  # degrees inside only grow, so no other member can have become a representative
         for u in self._put_off:

@@ -1,0 +1,43 @@
+# Two commands on a fresh machine: `make demo` and `make test`.
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+# One build of torch is enough for everybody: the CPU build of this version, where the index has it.
+TORCH ?= torch==2.13.0
+DEMO := demo
+
+.PHONY: demo test check mini clean
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Partita needs Python 3.11 or newer; set PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.local: $(BIN)/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[local]"
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.local
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	touch $@
+
+demo: $(VENV)/.local  ## render playing cards, cluster them by suit with the built-in model, score the result
+	rm -rf $(DEMO)
+	$(BIN)/partita examples $(DEMO)/cards --kind cards --count 60 --seed 2026
+	$(BIN)/partita run $(DEMO)/cards --by suit --session demo --db sqlite:///$(DEMO)/partita.db --picture $(DEMO)/clusters.png
+	$(BIN)/partita score demo --db sqlite:///$(DEMO)/partita.db --labels $(DEMO)/cards/labels.csv --column suit
+
+test: $(VENV)/.dev  ## every test that needs no GPU and no browser download
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev  ## lint, types, import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+mini: $(VENV)/.dev  ## train partita-mini from nothing, stage by stage; goes on where it was stopped
+	$(BIN)/python -m training.mini --out runs/mini
+
+clean:
+	rm -rf $(VENV) $(DEMO) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

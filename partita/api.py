@@ -1,0 +1,141 @@
+"""Partita from Python: the same job as the command line."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+from collections.abc import Coroutine, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import SecretStr
+
+from partita.evaluation import Score, read_labels, score_labels
+from partita.export import export
+from partita.picture import write_picture
+from partita.result import Result
+from partita.running import Watch, begin, go_on, result_of
+from partita.settings import make_parameters, read_environment
+from storage.database import open_database
+from storage.sessions import load_session
+from storage.trace import trace
+
+T = TypeVar("T")
+
+
+def cluster(
+    collection: str | Path,
+    by: str,
+    *,
+    session: str | None = None,
+    db: str | None = None,
+    prompts: str | None = None,
+    max_calls: int | None = None,
+    api_key: str | None = None,
+    watch: Watch | None = None,
+    **parameters: Any,
+) -> Result:
+    """Cluster a collection by a criterion in words.
+
+    Args:
+        collection: folder of images, or a ``.csv``/``.jsonl``/``.parquet`` file (CONTRACT 3).
+        by: the criterion, e.g. ``"suit"``.
+        session: name of the session; made from criterion and time if not given.
+        db: SQLAlchemy URL; otherwise ``PARTITA_DB`` or ``sqlite:///.partita/partita.db``.
+        prompts: a prompt file, or the name of a shipped set.
+        max_calls: budget of chat calls.
+        api_key: key of the endpoint; otherwise from the environment. It is stored nowhere.
+        parameters: fields of ``partita.settings.Parameters``, e.g. ``endpoint=``, ``model=``, ``concurrency=``.
+
+    Raises:
+        PartitaError: see its subclasses; ``Paused`` and ``EndpointError`` leave a session to resume.
+    """
+    environment = read_environment()
+    given = {"endpoint": environment.endpoint, "model": environment.model} | parameters
+    with open_database(db or environment.db) as database:
+        name = _run(
+            begin(
+                database,
+                Path(collection),
+                by,
+                make_parameters(given),
+                name=session,
+                prompts=prompts,
+                key=SecretStr(api_key) if api_key else environment.api_key,
+                max_calls=max_calls,
+                watch=watch,
+            )
+        )
+        return result_of(database, name)
+
+
+class Session:
+    """A session in the database, by its name.
+
+    Raises:
+        UnknownSession: no session of that name.
+    """
+
+    def __init__(self, name: str, db: str | None = None) -> None:
+        self.name = name
+        self._environment = read_environment()
+        self._url = db or self._environment.db
+        with open_database(self._url) as database:
+            self._id = load_session(database, name).id
+
+    def __repr__(self) -> str:
+        return f"Session({self.name!r})"
+
+    def result(self) -> Result:
+        """Status, clusters and spend."""
+        with open_database(self._url) as database:
+            return result_of(database, self.name)
+
+    def resume(
+        self, *, max_calls: int | None = None, api_key: str | None = None, watch: Watch | None = None, **changes: Any
+    ) -> Result:
+        """Go on where the session stopped; no finished call is made again."""
+        with open_database(self._url) as database:
+            key = SecretStr(api_key) if api_key else self._environment.api_key
+            _run(go_on(database, self.name, changes=changes, key=key, max_calls=max_calls, watch=watch))
+            return result_of(database, self.name)
+
+    def trace(
+        self, *, item: str | None = None, cluster: int | None = None, kind: str | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """One row for every assessment, with reason and conclusion (CONTRACT 3)."""
+        with open_database(self._url) as database:
+            members = None
+            if cluster is not None:
+                members = result_of(database, self.name).cluster(cluster).items
+            yield from trace(database, self._id, item=item, cluster_items=members, kind=kind)
+
+    def export(self, to: str | Path, *, copy: bool = False) -> Path:
+        """Write the partition as ``.csv``, ``.json``, ``.parquet``, or a folder with one sub-folder per cluster."""
+        return export(self.result(), self._collection(), Path(to), copy=copy)
+
+    def picture(self, to: str | Path) -> Path:
+        """Draw the clusters as a contact sheet (PNG)."""
+        return write_picture(self.result(), self._collection(), Path(to))
+
+    def score(self, labels: str | Path, column: str) -> Score:
+        """Compare the partition with labels."""
+        result = self.result()
+        found = {item: c.id for c in result.clusters for item in c.items}
+        true = read_labels(Path(labels), column, self._collection(), list(found) or [""])
+        common = sorted(true)
+        return score_labels([found[i] for i in common], [true[i] for i in common], result.calls_per_item)
+
+    def _collection(self) -> Path:
+        with open_database(self._url) as database:
+            return Path(load_session(database, self.name).collection)
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """Run to the end, also where an event loop runs already (a notebook)."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    with concurrent.futures.ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()

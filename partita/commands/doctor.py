@@ -1,0 +1,77 @@
+"""``partita doctor``: what works here, and what to do about the rest."""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+from importlib.util import find_spec
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from partita.commands import options
+from partita.endpoints import connect
+from partita.settings import make_parameters, read_environment
+from serving.probe import Finding, probe
+from storage.database import open_database
+from storage.errors import PartitaError
+
+_EXTRAS = {
+    "local": ("torch", "transformers", "tokenizers", "safetensors", "starlette", "uvicorn"),
+    "postgres": ("psycopg",),
+    "parquet": ("pyarrow",),
+}
+
+
+@click.command("doctor")
+@options.database
+@click.option("--endpoint", envvar="PARTITA_ENDPOINT", metavar="URL", help="Endpoint to try.  [default: embedded]")
+@click.option("--model", envvar="PARTITA_MODEL", metavar="NAME")
+@click.option("--embed-endpoint", metavar="URL")
+@click.option("--embed-model", metavar="NAME")
+@options.as_json
+def command(db: str, as_json: bool, **given: Any) -> None:
+    """Check this installation, the database and the endpoint. Exit 4 if the endpoint can't be used."""
+    findings = [Finding("python", True, platform.python_version(), "")]
+    for extra, modules in _EXTRAS.items():
+        missing = [m for m in modules if find_spec(m) is None]
+        advice = f"pip install 'partita[{extra}]'" if missing else ""
+        findings.append(
+            Finding(
+                f"extra {extra}",
+                None if missing else True,
+                f"missing: {', '.join(missing)}" if missing else "installed",
+                advice,
+            )
+        )
+    try:
+        with open_database(db) as database:
+            findings.append(Finding("database", True, database.kind, ""))
+    except PartitaError as e:
+        findings.append(Finding("database", False, str(e), "--db URL or PARTITA_DB names another"))
+    code = 0
+    try:
+        findings += asyncio.run(_endpoint(given))
+    except PartitaError as e:
+        findings.append(Finding("endpoint", False, str(e), ""))
+        code = e.exit_code
+    if any(f.ok is False for f in findings) and code == 0:
+        code = 4 if findings[-1].name != "database" else 2
+    if as_json:
+        options.print_json([{"name": f.name, "ok": f.ok, "detail": f.detail, "advice": f.advice} for f in findings])
+    else:
+        table = Table(box=None, show_header=False)
+        for f in findings:
+            mark = {True: "[green]✓[/]", False: "[red]✗[/]", None: "[yellow]–[/]"}[f.ok]
+            table.add_row(mark, f.name, escape(f.detail), f"[dim]{escape(f.advice)}[/]")
+        Console().print(table)
+    click.get_current_context().exit(code)
+
+
+async def _endpoint(given: dict[str, Any]) -> list[Finding]:
+    parameters = make_parameters({**given, "request_timeout": 60})
+    async with connect(parameters, read_environment().api_key) as connection:
+        return await probe(connection.chat, connection.embedder)

@@ -1,0 +1,49 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from partita.settings import DEFAULT_DB
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+database = click.option(
+    "--db", envvar="PARTITA_DB", default=DEFAULT_DB, show_default=True, metavar="URL",
+    help="SQLAlchemy URL of the database: SQLite or PostgreSQL.",
+)  # fmt: skip
+as_json = click.option(
+    "--json", "as_json", is_flag=True, help="End with one JSON object on stdout; progress goes to stderr."
+)
+session = click.argument("session", metavar="SESSION")
+
+
+def working(command: F) -> F:
+    """Options of verbs that ask a model: they change no question, so they may differ on ``resume``."""
+    for option in reversed(
+        (
+            click.option("--concurrency", type=int, help="Calls in flight.  [default: 32]"),
+            click.option(
+                "--request-timeout", type=float, metavar="S", help="Seconds for one try of a call.  [default: 120]"
+            ),
+            click.option(
+                "--max-calls",
+                type=click.IntRange(min=0),
+                metavar="N",
+                help="Pause (exit 3) before more chat calls than this.",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on one line of stdout."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
+    sys.stdout.flush()

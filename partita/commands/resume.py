@@ -1,0 +1,33 @@
+"""``partita resume``: go on with a session where it stopped."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import click
+from rich.console import Console
+
+from partita.commands import options
+from partita.display import print_result, progress_on
+from partita.running import go_on, result_of
+from partita.settings import read_environment
+from storage.database import open_database
+
+
+@click.command("resume")
+@options.session
+@options.database
+@options.working
+@options.as_json
+def command(session: str, db: str, max_calls: int | None, as_json: bool, **changes: Any) -> None:
+    """Go on with SESSION where it stopped. No finished call is made again."""
+    with open_database(db) as database:
+        with progress_on(Console(stderr=True)) as watch:
+            key = read_environment().api_key
+            asyncio.run(go_on(database, session, changes=changes, key=key, max_calls=max_calls, watch=watch))
+        result = result_of(database, session)
+    if as_json:
+        options.print_json(result.to_json())
+    else:
+        print_result(Console(), result)

@@ -1,0 +1,39 @@
+"""``partita sessions``: the sessions in a database."""
+
+from __future__ import annotations
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from partita.commands import options
+from partita.running import status_now
+from storage.database import open_database
+from storage.sessions import list_sessions
+
+
+@click.command("sessions")
+@options.database
+@options.as_json
+def command(db: str, as_json: bool) -> None:
+    """List the sessions, the newest first."""
+    with open_database(db) as database:
+        rows = [(r, status_now(database, r)) for r in list_sessions(database)]
+    if as_json:
+        for r, status in rows:
+            options.print_json(
+                {"session": r.name, "status": status, "criterion": r.criterion, "policy": r.policy,
+                 "collection": r.collection, "created_at": r.created_at.isoformat(), "why": r.why}
+            )  # fmt: skip
+        return
+    if not rows:
+        Console().print("no sessions yet: `partita run COLLECTION --by CRITERION` begins one", highlight=False)
+        return
+    table = Table(box=None)
+    for heading in ("session", "status", "criterion", "collection", "begun"):
+        table.add_column(heading)
+    for r, status in rows:
+        begun = f"{r.created_at.astimezone():%Y-%m-%d %H:%M}"
+        table.add_row(escape(r.name), status, escape(r.criterion), escape(r.collection), begun)
+    Console().print(table)

@@ -1,0 +1,32 @@
+"""``partita show``: a session's clusters."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from partita.api import Session
+from partita.commands import options
+from partita.display import print_result
+
+
+@click.command("show")
+@options.session
+@options.database
+@click.option(
+    "--picture", type=click.Path(path_type=Path), metavar="PNG", help="Also draw the clusters as a contact sheet."
+)
+@options.as_json
+def command(session: str, db: str, picture: Path | None, as_json: bool) -> None:
+    """Show what SESSION has come to."""
+    opened = Session(session, db)
+    result = opened.result()
+    if picture:
+        opened.picture(picture)
+        Console(stderr=True).print(f"picture: {picture}", highlight=False)
+    if as_json:
+        options.print_json(result.to_json())
+    else:
+        print_result(Console(), result)

@@ -1,0 +1,58 @@
+"""``partita trace``: what the agents were asked, what they answered, and why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+
+from partita.api import Session
+from partita.commands import options
+
+_COLOURS = {"YES": "green", "NO": "red", "UNKNOWN": "yellow"}
+
+
+@click.command("trace")
+@options.session
+@options.database
+@click.option("--item", metavar="NAME", help="Only what touched this item.")
+@click.option("--cluster", type=int, metavar="ID", help="Only what touched members of this cluster.")
+@click.option(
+    "--kind",
+    type=click.Choice(["membership", "merge", "describe", "embed"]),
+    help="Only this kind.  [default: membership and merge]",
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+def command(session: str, db: str, item: str | None, cluster: int | None, kind: str | None, as_json: bool) -> None:
+    """Show every assessment of SESSION in the order in which answers came."""
+    console = Console()
+    for row in Session(session, db).trace(item=item, cluster=cluster, kind=kind):
+        if as_json:
+            options.print_json(row)
+        else:
+            _print(console, row)
+
+
+def _print(console: Console, row: dict[str, Any]) -> None:
+    verdict = row["conclusion"] or ""
+    where = "" if row["component"] is None else f" component {row['component']} step {row['step']}"
+    console.print(
+        f"[dim]{row['id']}[/] [bold]{row['kind']}[/]{where} [{_COLOURS.get(verdict, 'default')}]{verdict}[/]"
+        f" [dim]{row['seconds']:.2f} s, {row['tokens']} tokens[/]",
+        highlight=False,
+    )
+    if row["kind"] == "merge":
+        for letter, shown in zip("AB", row["clusters"], strict=True):
+            console.print(f"    cluster {letter}: {escape(', '.join(map(str, shown)))}", highlight=False)
+    else:
+        if row["representatives"]:
+            console.print(f"    representatives: {escape(', '.join(row['representatives']))}", highlight=False)
+        console.print(
+            f"    {'candidate' if row['representatives'] else 'item'}: {escape(', '.join(row['candidates']))}",
+            highlight=False,
+        )
+    said = row["reason"] or row["reply"]
+    if said:
+        console.print(f"    “{escape(said)}”", highlight=False)

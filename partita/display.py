@@ -1,0 +1,131 @@
+"""What a person sees in the terminal: progress while a session runs, and its clusters when it is done."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from partita.result import Result
+from partita.running import Watch
+
+_STAGES = {
+    "start": "starting",
+    "describe": "describing and embedding items",
+    "relate": "building the relational graph",
+    "traverse": "component agents: items assigned",
+    "merge": "merge agent: pairs compared",
+    "done": "done",
+}
+_PLAIN_EVERY = 10.0
+
+
+@contextmanager
+def progress_on(console: Console) -> Iterator[Watch]:
+    """Show a session's progress until the block ends: a live bar on a terminal, now and then a line elsewhere."""
+    watch = Watch()
+    scanned: list[tuple[int, int]] = []
+    watch.on_scan = lambda done, total: scanned.append((done, total)) if total and not len(scanned) else None
+    watch.on_named = lambda name: console.print(f"session [bold]{escape(name)}[/]", highlight=False)
+    watch.on_note = lambda line: console.print(f"[yellow]{escape(line)}[/]", highlight=False)
+    over = threading.Event()
+    show = _show_bar if console.is_terminal else _show_lines
+    thread = threading.Thread(target=show, args=(console, watch, over), daemon=True)
+    thread.start()
+    try:
+        yield watch
+    finally:
+        over.set()
+        thread.join()
+
+
+def _spent(watch: Watch, began: float) -> str:
+    p = watch.progress
+    rate = p.calls / max(time.monotonic() - began, 1e-6)
+    parts = [f"{p.calls} calls", f"{rate:.1f}/s"]
+    parts += [f"{n} {what}" for n, what in ((p.reused, "reused"), (p.unknown, "unknown"), (p.retries, "retries")) if n]
+    return " · ".join(parts)
+
+
+def _time_left(done: int, total: int, seconds: float) -> str:
+    if not done or done >= total or seconds < 2:
+        return ""
+    left = round(seconds / done * (total - done))
+    return f"~{left // 60}:{left % 60:02d} left"
+
+
+def _show_bar(console: Console, watch: Watch, over: threading.Event) -> None:
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[left]}"),
+        TextColumn("[dim]{task.fields[spent]}"),
+        TimeElapsedColumn(),
+    )
+    began = time.monotonic()
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(_STAGES["start"], total=None, spent="", left="")
+        stage, since, at = "", began, 0
+        while not over.wait(0.2):
+            p = watch.progress
+            if p.stage != stage:
+                stage, since, at = p.stage, time.monotonic(), p.done
+            left = _time_left(p.done - at, p.total - at, time.monotonic() - since)
+            bar.update(
+                task,
+                description=_STAGES.get(stage, stage),
+                completed=p.done,
+                total=p.total or None,
+                spent=_spent(watch, began),
+                left=left,
+            )
+
+
+def _show_lines(console: Console, watch: Watch, over: threading.Event) -> None:
+    began = last = time.monotonic()
+    stage = "start"
+    while not over.wait(0.2):
+        p = watch.progress
+        if p.stage != stage or time.monotonic() - last > _PLAIN_EVERY:
+            stage, last = p.stage, time.monotonic()
+            how_far = f" {p.done}/{p.total}" if p.total else ""
+            console.print(f"{_STAGES.get(stage, stage)}{how_far} · {_spent(watch, began)}", highlight=False)
+
+
+def print_result(console: Console, result: Result) -> None:
+    """The table of clusters, what failed, and what was spent."""
+    if result.clusters:
+        table = Table(title=f"{result.items} items by {escape(result.criterion)!r}", title_justify="left", box=None)
+        table.add_column("#", justify="right", style="dim")
+        table.add_column("cluster", style="bold", no_wrap=True, min_width=14, max_width=28)
+        table.add_column("items", justify="right", no_wrap=True)
+        table.add_column("", no_wrap=True, min_width=12)
+        table.add_column("for example", style="dim", no_wrap=True, ratio=1)
+        largest = result.clusters[0].size
+        for c in result.clusters[:60]:
+            bar = "█" * max(1, round(12 * c.size / largest))
+            table.add_row(str(c.id), escape(c.name), str(c.size), f"[cyan]{bar}[/]", escape(", ".join(c.items[:3])))
+        console.print(table)
+        if len(result.clusters) > 60:
+            console.print(f"… and {len(result.clusters) - 60} smaller clusters: `partita export` writes them all")
+    if result.failed_items:
+        console.print(f"\n{len(result.failed_items)} items could not be read and are in no cluster:", style="yellow")
+        for failed in result.failed_items[:10]:
+            console.print(f"  {escape(failed.item)}: {escape(failed.why)}", highlight=False)
+        if len(result.failed_items) > 10:
+            console.print(f"  … and {len(result.failed_items) - 10} more (--json lists all)")
+    calls = ", ".join(f"{n} {kind}" for kind, n in result.calls.items() if n)
+    console.print(
+        f"\nsession [bold]{escape(result.session)}[/] is {result.status}"
+        + (f": {escape(result.why)}" if result.why else "")
+        + f"\n{calls or 'no calls'} · {result.calls_per_item:.2f} questions per item",
+        highlight=False,
+    )

@@ -1,0 +1,108 @@
+"""How well a partition agrees with labels (METHOD 11). Labels are read here and nowhere else."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from storage.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Agreement of a partition, its number of clusters found and not given, with labels."""
+
+    nmi: float
+    """Normalised mutual information, arithmetic mean (scikit-learn's default)."""
+    ri: float
+    """Rand index."""
+    ari: float
+    """Rand index adjusted for chance."""
+    accuracy: float
+    """Share of items in the cluster that the best one-to-one matching gives their class."""
+    v_measure: float
+    clusters: int
+    classes: int
+    items: int
+    """Items that are in both the partition and the labels."""
+    calls_per_item: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """As CONTRACT 3 prints it."""
+        return asdict(self)
+
+
+def score_labels(found: Sequence[object], true: Sequence[object], calls_per_item: float | None = None) -> Score:
+    """Score one label per item against another."""
+    from scipy.optimize import linear_sum_assignment
+    from sklearn import metrics
+
+    _, f = np.unique(np.asarray(found, dtype=str), return_inverse=True)
+    _, t = np.unique(np.asarray(true, dtype=str), return_inverse=True)
+    table = np.zeros((f.max() + 1, t.max() + 1), dtype=np.int64)
+    np.add.at(table, (f, t), 1)
+    rows, columns = linear_sum_assignment(-table)
+    return Score(
+        nmi=float(metrics.normalized_mutual_info_score(t, f)),
+        ri=float(metrics.rand_score(t, f)),
+        ari=float(metrics.adjusted_rand_score(t, f)),
+        accuracy=float(table[rows, columns].sum() / len(f)),
+        v_measure=float(metrics.v_measure_score(t, f)),
+        clusters=table.shape[0],
+        classes=table.shape[1],
+        items=len(f),
+        calls_per_item=calls_per_item,
+    )
+
+
+def read_labels(labels: Path, column: str, collection: Path, names: Sequence[str]) -> dict[str, str]:
+    """Label by item name.
+
+    A ``file`` is matched to an item relative to the CSV's folder, then relative to the collection (CONTRACT 3). A CSV
+    without a ``file`` column labels texts by row.
+
+    Raises:
+        UsageError: no such file or column, or no label fits an item.
+    """
+    try:
+        with labels.open(newline="", encoding="utf-8-sig") as f:
+            reader = csv.DictReader(f)
+            columns = list(reader.fieldnames or [])
+            if column not in columns:
+                raise UsageError(f"{labels}: no column {column!r}; there are {', '.join(columns) or 'none'}")
+            rows = list(reader)
+    except OSError as e:
+        raise UsageError(f"{labels}: {e.strerror or e}; give a CSV with --labels") from None
+    except (UnicodeDecodeError, csv.Error) as e:
+        raise UsageError(f"{labels}: no UTF-8 CSV ({e})") from None
+    root = collection if collection.is_dir() else collection.parent
+    if "file" in columns:
+        found = _by_file(rows, column, labels.parent, root, names)
+    else:
+        wanted = set(names)
+        found = {f"row {i}": r[column] for i, r in enumerate(rows, 1) if f"row {i}" in wanted and r[column]}
+    if not found:
+        raise UsageError(
+            f"{labels}: none of its {len(rows)} rows fits an item of the session; the `file` column is taken "
+            f"relative to {labels.parent} and then to {root}, and the first item is {names[0]!r}"
+        )
+    return found
+
+
+def _by_file(
+    rows: Sequence[Mapping[str, str]], column: str, beside: Path, root: Path, names: Sequence[str]
+) -> dict[str, str]:
+    by_path = {str((root / name).resolve()): name for name in names}
+    known = set(names)
+    found: dict[str, str] = {}
+    for row in rows:
+        file, label = row.get("file") or "", row.get(column) or ""
+        name = by_path.get(str((beside / file).resolve())) or (file if file in known else None)
+        if name is not None and label:
+            found[name] = label
+    return found

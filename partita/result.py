@@ -1,0 +1,78 @@
+"""What a session has come to: the object behind ``run --json`` (CONTRACT 3)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from storage.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterResult:
+    """One cluster of the partition."""
+
+    id: int
+    """From 1, the largest cluster first."""
+    name: str
+    size: int
+    items: list[str]
+    """Names of its items; representatives first."""
+
+
+@dataclass(frozen=True, slots=True)
+class FailedItem:
+    """An item that could not be read."""
+
+    item: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A session's status, partition and spend."""
+
+    session: str
+    status: str
+    """``done``, ``paused``, ``failed``, or ``running`` while another process works on it."""
+    criterion: str
+    policy: str
+    items: int
+    """Items that can be clustered; failed ones are not among them."""
+    clusters: list[ClusterResult] = field(default_factory=list)
+    failed_items: list[FailedItem] = field(default_factory=list)
+    calls: dict[str, int] = field(default_factory=dict)
+    """Finished calls by kind, and: reused answers, UNKNOWN conclusions, retries after transport faults."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Time spent in each stage, over all processes that worked on the session."""
+    why: str | None = None
+    """Why the session is paused or has failed."""
+
+    @property
+    def calls_per_item(self) -> float:
+        """(membership + merge calls) / items."""
+        return (self.calls.get("membership", 0) + self.calls.get("merge", 0)) / max(1, self.items)
+
+    def require_clusters(self) -> None:
+        """Raise a UsageError if there is no partition yet."""
+        if not self.clusters:
+            raise UsageError(f"session {self.session!r} has no partition yet; `partita resume {self.session}` goes on")
+
+    def cluster(self, number: int) -> ClusterResult:
+        """The cluster with this id.
+
+        Raises:
+            UsageError: there is none; says which there are.
+        """
+        for c in self.clusters:
+            if c.id == number:
+                return c
+        there = f"1 to {len(self.clusters)}" if self.clusters else "none yet"
+        raise UsageError(f"session {self.session!r} has no cluster {number}; there are {there}")
+
+    def to_json(self) -> dict[str, Any]:
+        """As CONTRACT 3 prints it."""
+        out = asdict(self)
+        if self.why is None:
+            del out["why"]
+        return out

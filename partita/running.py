@@ -1,0 +1,288 @@
+"""Running sessions: begin one, or go on with one, on one database and under one lock."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+import uuid
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import SecretStr
+
+from agents.prompt_sets import PromptSet, choose_prompt_set
+from agents.questions import Sampling
+from graphs.asking import Asker, Progress
+from graphs.partition import PARTITION, Partition
+from graphs.session import GRAPH, SessionContext, run_session
+from partita.endpoints import Connection, check_built_in, connect
+from partita.gallery import Gallery
+from partita.result import ClusterResult, FailedItem, Result
+from partita.settings import Parameters, make_parameters
+from storage import artefacts
+from storage.checkpoints import open_checkpointer
+from storage.database import Database
+from storage.errors import Paused, SessionBusy, SessionExists, UsageError
+from storage.items import Collection, collection_from_rows, scan
+from storage.ledger import Ledger, tally
+from storage.locks import session_lock
+from storage.sessions import SessionRecord, create_session, list_sessions, load_items, load_session, update_session
+
+GRACE = 5.0
+"""Seconds that calls in flight get to finish after the first Ctrl-C."""
+
+
+@dataclass(slots=True)
+class Watch:
+    """What the one who runs a session may want to know while it runs; everything is optional."""
+
+    progress: Progress = field(default_factory=Progress)
+    on_scan: Callable[[int, int], None] | None = None
+    """Called with (files read, files)."""
+    on_named: Callable[[str], None] | None = None
+    """Called with the session's name as soon as it is recorded."""
+    on_note: Callable[[str], None] | None = None
+    """Called with a line about a retry."""
+
+
+def default_name(criterion: str, now: datetime | None = None) -> str:
+    """A session's name from its criterion and the time."""
+    slug = re.sub(r"[^a-z0-9]+", "-", criterion.lower()).strip("-")[:40] or "session"
+    return f"{slug}-{(now or datetime.now()):%Y%m%d-%H%M%S}"
+
+
+def _check_name(name: str) -> str:
+    if not re.fullmatch(r"[\w][\w.-]{0,99}", name):
+        raise UsageError(f"--session {name!r}: use up to 100 letters, digits, '.', '-' and '_'")
+    return name
+
+
+async def begin(
+    db: Database,
+    collection: Path,
+    criterion: str,
+    parameters: Parameters,
+    *,
+    name: str | None = None,
+    prompts: str | None = None,
+    key: SecretStr | None = None,
+    max_calls: int | None = None,
+    watch: Watch | None = None,
+) -> str:
+    """Begin a session and run it to its end; returns its name.
+
+    Raises:
+        UsageError: bad input; nothing was begun.
+        EndpointError: the endpoint can't be used; what was begun is kept.
+        Paused: the session is kept and can be resumed.
+    """
+    watch = watch or Watch()
+    criterion = criterion.strip()
+    if not criterion:
+        raise UsageError("--by: the criterion is empty; say in words what to cluster by, e.g. --by suit")
+    prompt_set = choose_prompt_set(criterion, prompts)
+    check_built_in(parameters, criterion)
+    named = _check_name(name or default_name(criterion))
+    if name is not None and any(s.name == named for s in list_sessions(db)):
+        raise SessionExists(
+            f"there is a session {named!r} already: `partita resume {named}` goes on with it; or name another"
+        )
+    found = await asyncio.to_thread(scan, collection, watch.on_scan)
+    async with connect(parameters, key, watch.on_note) as connection:
+        record = SessionRecord(
+            name=named,
+            criterion=criterion,
+            policy=parameters.policy,
+            parameters=connection.parameters.model_dump(mode="json"),
+            prompt_set=prompt_set.model_dump(mode="json"),
+            prompt_set_hash=prompt_set.hash,
+            collection=str(await asyncio.to_thread(collection.resolve)),
+        )
+        with session_lock(db, record.id, named):
+            await asyncio.to_thread(create_session, db, record, found)
+            if watch.on_named:
+                watch.on_named(named)
+            await _work(db, record, found, prompt_set, connection, max_calls, watch)
+    return named
+
+
+async def go_on(
+    db: Database,
+    name: str,
+    *,
+    changes: Mapping[str, Any] | None = None,
+    key: SecretStr | None = None,
+    max_calls: int | None = None,
+    watch: Watch | None = None,
+) -> None:
+    """Go on with a session where its ledger ends; one that is done is left as it is.
+
+    ``changes`` are parameters that may differ from the stored ones: those that change no question.
+
+    Raises:
+        UnknownSession, SessionBusy, and what ``begin`` raises.
+    """
+    watch = watch or Watch()
+    record = load_session(db, name)
+    with session_lock(db, record.id, name):
+        record = load_session(db, name)
+        if record.status == "done":
+            return
+        parameters = make_parameters(changes or {}, base=Parameters.model_validate(record.parameters))
+        prompt_set = PromptSet.model_validate(record.prompt_set)
+        found = collection_from_rows(record.collection, load_items(db, record.id))
+        async with connect(parameters, key, watch.on_note) as connection:
+            await _work(db, record, found, prompt_set, connection, max_calls, watch)
+
+
+async def _work(
+    db: Database,
+    record: SessionRecord,
+    found: Collection,
+    prompt_set: PromptSet,
+    connection: Connection,
+    max_calls: int | None,
+    watch: Watch,
+) -> None:
+    p = connection.parameters
+    assert p.model and p.embed_model and p.embed_mode
+    update_session(db, record.id, status="running", why=None)
+    with Ledger(db, record.id) as ledger:
+        graph_is_there = artefacts.get(db, record.id, GRAPH) is not None
+        asker = Asker(
+            chat=connection.chat,
+            embedder=connection.embedder,
+            ledger=ledger,
+            answers=await asyncio.to_thread(lambda: ledger.load(vectors=not graph_is_there)),
+            sampling=Sampling(p.model, p.temperature, p.max_tokens, p.seed, p.longest_side),
+            gallery=Gallery(found.items, p.longest_side),
+            concurrency=p.concurrency,
+            max_calls=max_calls,
+            progress=watch.progress,
+        )
+        why: BaseException | None = None
+        try:
+            async with open_checkpointer(db) as checkpointer:
+                context = SessionContext(
+                    session=uuid.UUID(record.id),
+                    prompts=prompt_set,
+                    hashes=list(dict.fromkeys(item.content_hash for item in found.items)),
+                    asker=asker,
+                    load_artefact=partial(artefacts.get, db, record.id),
+                    store_artefact=partial(artefacts.put, db, record.id),
+                    embed_mode=p.embed_mode,
+                    embed_model=p.embed_model,
+                    beta=connection.beta,
+                    threshold=p.threshold if p.threshold or p.calibrate else connection.threshold,
+                    representatives=p.representatives,
+                    checkpointer=checkpointer,
+                )
+                await _until_stopped(run_session(context), asker, record.name)
+        except BaseException as e:
+            why = e
+            raise
+        finally:
+            spent = watch.progress.seconds
+            seconds = {k: round(record.seconds.get(k, 0.0) + spent.get(k, 0.0), 3) for k in {*record.seconds, *spent}}
+            said = None if why is None else str(why) or type(why).__name__
+            update_session(db, record.id, status=_status(why), why=said, seconds=seconds)
+    watch.progress.stage = "done"
+
+
+def _status(why: BaseException | None) -> Literal["done", "paused", "failed"]:
+    if why is None:
+        return "done"
+    return "paused" if isinstance(why, Paused | KeyboardInterrupt | asyncio.CancelledError) else "failed"
+
+
+async def _until_stopped(work: Coroutine[Any, Any, object], asker: Asker, name: str) -> None:
+    """Run until done, or until Ctrl-C or SIGTERM: calls in flight then get a few seconds to end and be recorded.
+
+    Raises:
+        Paused: it was stopped.
+    """
+    loop = asyncio.get_running_loop()
+    task = asyncio.ensure_future(work)
+    paused = Paused(f"stopped; `partita resume {name}` goes on from here")
+
+    def stop() -> None:
+        if asker.stopping is not None:
+            task.cancel()
+        asker.stop(paused)
+        loop.call_later(GRACE, task.cancel)
+
+    with _on_signals(loop, stop):
+        try:
+            await task
+        except asyncio.CancelledError:
+            if asker.stopping is paused:
+                raise paused from None
+            raise
+
+
+@contextmanager
+def _on_signals(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> Iterator[None]:
+    """Handle SIGINT and SIGTERM where that is possible: in the main thread, on POSIX."""
+    caught = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            previous = signal.getsignal(number)
+            loop.add_signal_handler(number, stop)
+            caught.append((number, previous))
+        except (NotImplementedError, RuntimeError, ValueError):
+            continue
+    try:
+        yield
+    finally:
+        for number, previous in caught:
+            loop.remove_signal_handler(number)
+            signal.signal(number, previous)
+
+
+def result_of(db: Database, name: str) -> Result:
+    """What a session has come to so far.
+
+    Raises:
+        UnknownSession: no session of that name.
+    """
+    record = load_session(db, name)
+    rows = load_items(db, record.id)
+    names: dict[int, list[str]] = {}
+    for row in rows:
+        if row.node is not None:
+            names.setdefault(row.node, []).append(row.name)
+    stored = artefacts.get(db, record.id, PARTITION) if record.status == "done" else None
+    clusters = [
+        ClusterResult(i, c.name, len(items), items)
+        for i, c in enumerate(Partition.from_bytes(stored).clusters if stored else (), 1)
+        for items in [[name for node in c.nodes for name in names[node]]]
+    ]
+    return Result(
+        session=record.name,
+        status=status_now(db, record),
+        criterion=record.criterion,
+        policy=record.policy,
+        items=sum(map(len, names.values())),
+        clusters=clusters,
+        failed_items=[FailedItem(row.name, row.why) for row in rows if row.why is not None],
+        calls=tally(db, record.id),
+        seconds=record.seconds,
+        why=record.why,
+    )
+
+
+def status_now(db: Database, record: SessionRecord) -> str:
+    """The recorded status; a session whose process was killed is ``paused``."""
+    if record.status != "running":
+        return record.status
+    try:
+        with session_lock(db, record.id, record.name):
+            return "paused"
+    except SessionBusy:
+        return "running"

@@ -1,0 +1,108 @@
+"""Everything that can be set about a run, in one place, checked at the door; nobody else reads the environment."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+
+from storage.errors import UsageError
+
+DEFAULT_DB = "sqlite:///.partita/partita.db"
+EMBEDDED = "embedded"
+"""The endpoint's name for the built-in model."""
+
+
+class Parameters(BaseModel):
+    """What is stored with a session, so that ``resume`` needs nothing else. Holds no key."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    endpoint: str = EMBEDDED
+    """Base URL of the chat model, or ``embedded``."""
+    model: str | None = None
+    """Model at the endpoint; None until resolved: the first one it lists."""
+    embed_endpoint: str | None = None
+    """Where embeddings come from; None: the chat endpoint."""
+    embed_model: str | None = None
+    """Model that embeds; None: the chat model, or the first of ``embed_endpoint``."""
+    embed_mode: Literal["native", "caption"] | None = None
+    """CONTRACT 5; None: native for the built-in model, otherwise caption."""
+    policy: Literal["paper"] = "paper"
+    """How the search is done (METHOD 7)."""
+    representatives: int = Field(default=3, ge=1, le=16)
+    """K of METHOD 4."""
+    threshold: float | None = Field(default=None, gt=0, lt=1)
+    """τ; None: the embedder's own, calibrated for foreign embeddings."""
+    calibrate: bool = False
+    """Calibrate τ even if the embedder has its own (``--threshold auto``)."""
+    window: int = Field(default=1, ge=1)
+    """W: questions that a component may have outstanding (CONTRACT 6); policy paper has one."""
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    temperature: float = Field(default=0.2, ge=0, le=2)
+    max_tokens: int = Field(default=2048, ge=1)
+    longest_side: int = Field(default=768, ge=32, le=8192)
+    """Images are sent with at most this many pixels on their longer side."""
+    concurrency: int = Field(default=32, ge=1, le=4096)
+    """Calls in flight."""
+    request_timeout: float = Field(default=120, gt=0)
+    """Seconds for one try of a call."""
+
+    @field_validator("endpoint", "embed_endpoint")
+    @classmethod
+    def _is_url(cls, url: str | None) -> str | None:
+        if url is None or url == EMBEDDED:
+            return url
+        if not re.match(r"https?://[^/\s]+", url):
+            raise ValueError(f"{url!r} is no http(s) URL; give the base URL of an OpenAI-compatible API, or 'embedded'")
+        if re.match(r"https?://[^/]*@", url):
+            raise ValueError("the URL holds a user name or password; leave it out and set PARTITA_API_KEY")
+        return url.rstrip("/")
+
+    @property
+    def embeds_natively(self) -> bool:
+        """Whether embeddings come from the chat form of CONTRACT 5."""
+        return self.embed_mode == "native" if self.embed_mode else self.endpoint == EMBEDDED
+
+
+class Environment(BaseModel):
+    """What the environment says. The key goes to the endpoint and nowhere else."""
+
+    model_config = ConfigDict(frozen=True)
+
+    db: str = DEFAULT_DB
+    endpoint: str | None = None
+    model: str | None = None
+    api_key: SecretStr | None = None
+
+
+def read_environment(environ: Mapping[str, str] = os.environ) -> Environment:
+    """Settings from ``PARTITA_*`` (and ``OPENAI_API_KEY``)."""
+    key = environ.get("PARTITA_API_KEY") or environ.get("OPENAI_API_KEY")
+    return Environment(
+        db=environ.get("PARTITA_DB") or DEFAULT_DB,
+        endpoint=environ.get("PARTITA_ENDPOINT") or None,
+        model=environ.get("PARTITA_MODEL") or None,
+        api_key=SecretStr(key) if key else None,
+    )
+
+
+def make_parameters(given: Mapping[str, Any], base: Parameters | None = None) -> Parameters:
+    """Parameters from options; options that are None keep their default (or what ``base`` says).
+
+    Raises:
+        UsageError: an option's value is out of range; names the option.
+    """
+    values = base.model_dump() if base else {}
+    values |= {k: v for k, v in given.items() if v is not None}
+    if values.get("threshold") == "auto":
+        values |= {"threshold": None, "calibrate": True}
+    try:
+        return Parameters.model_validate(values)
+    except ValidationError as e:
+        first = e.errors()[0]
+        option = "--" + str(first["loc"][0]).replace("_", "-")
+        raise UsageError(f"{option}: {first['msg'].removeprefix('Value error, ')}") from None

@@ -1,0 +1,182 @@
+"""An OpenAI-compatible endpoint that knows the truth about images it drew itself, over real HTTP.
+
+Each image carries its number as a 4 × 4 grid of light and dark cells; the number's class is known to this server alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import hashlib
+import io
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from aiohttp import web
+from PIL import Image
+
+
+def draw(number: int) -> Image.Image:
+    bits = np.array([(number >> i) & 1 for i in range(16)], dtype=np.uint8).reshape(4, 4)
+    return Image.fromarray((np.kron(bits, np.ones((12, 12))) * 200 + 20).astype(np.uint8)).convert("RGB")
+
+
+def number_in(data: bytes) -> int:
+    grid = np.asarray(Image.open(io.BytesIO(data)).convert("L").resize((4, 4), Image.Resampling.BOX), dtype=float)
+    return int(sum(1 << i for i, v in enumerate(grid.ravel()) if v > 120))
+
+
+@dataclass
+class Truth:
+    """What the endpoint knows, how it behaves, and what it was asked."""
+
+    kinds: dict[int, int]
+    """Class of each number."""
+    noise: float = 0.6
+    """Of embeddings: 0 is perfect, 1.2 muddled."""
+    latency: float = 0.0
+    fault: Callable[[int], str | None] = lambda served: None
+    """Fault for the n-th request: an HTTP status, "html", "half", "silence" or "vague"."""
+    key: str | None = None
+    """Bearer token it wants."""
+    url: str = ""
+    asked: list[tuple[str, str]] = field(default_factory=list)
+    """(kind, idempotency key) of every answered question."""
+    served: int = 0
+
+    def write(self, folder: Path) -> Path:
+        (folder / "images").mkdir(parents=True)
+        rows = ["file,kind"]
+        for i, (number, kind) in enumerate(self.kinds.items()):
+            draw(number).save(folder / "images" / f"{i:04d}.png")
+            rows.append(f"images/{i:04d}.png,kind {kind}")
+        (folder / "labels.csv").write_text("\n".join(rows) + "\n")
+        return folder
+
+    def vector(self, number: int) -> list[float]:
+        centre = np.random.default_rng(self.kinds[number]).normal(size=32) / 32**0.5
+        v = centre + self.noise * np.random.default_rng(10_000 + number).normal(size=32) / 32**0.5
+        return (v / np.linalg.norm(v)).tolist()
+
+    def reply(self, content: list[dict]) -> tuple[str, str]:
+        shown: dict[str, list[int]] = {}
+        label = ""
+        for part in content:
+            if part["type"] == "text":
+                label = part["text"].split(",")[0].split(" ")[0] + (part["text"][8:9] if "Cluster" in part["text"] else "")
+            else:
+                data = base64.b64decode(part["image_url"]["url"].split(",", 1)[1])
+                shown.setdefault(label, []).append(self.kinds[number_in(data)])
+        sides = list(shown.values())
+        if len(sides) == 1:
+            return "describe", f"It is of kind {'abcdefghijklmnopqrstuvwxyz'[sides[0][0]]}x."
+        same = max(sorted(set(sides[0])), key=sides[0].count) == max(sorted(set(sides[1])), key=sides[1].count)
+        kind = "membership" if "Candidate" in shown else "merge"
+        return kind, f"They {'agree' if same else 'differ'}. <CONCLUSION> {'YES' if same else 'NO'} </CONCLUSION>"
+
+    async def _fault(self) -> web.StreamResponse | str | None:
+        self.served += 1
+        match self.fault(self.served):
+            case None:
+                return None
+            case "429":
+                return web.json_response({"error": {"message": "slow down"}}, status=429, headers={"Retry-After": "0.05"})
+            case "html":
+                return web.Response(text="<html>bad gateway</html>", content_type="text/html")
+            case "half":
+                return web.Response(text='{"choices": [{"mess', content_type="application/json")
+            case "silence":
+                await asyncio.sleep(30)
+                return web.Response(status=504)
+            case "vague":
+                return "vague"
+            case status:
+                return web.json_response({"error": {"message": f"as asked: {status}"}}, status=int(status))
+
+    def _refused(self, request: web.Request) -> web.Response | None:
+        if self.key is not None and request.headers.get("Authorization") != f"Bearer {self.key}":
+            return web.json_response({"error": {"message": "wrong key"}}, status=401)
+        return None
+
+    async def chat(self, request: web.Request) -> web.StreamResponse:
+        if (no := self._refused(request)) is not None:
+            return no
+        body = await request.json()
+        await asyncio.sleep(self.latency)
+        fault = await self._fault()
+        if isinstance(fault, web.StreamResponse):
+            return fault
+        kind, text = self.reply(body["messages"][0]["content"])
+        if fault == "vague" and kind != "describe":
+            text = "Hard to say."
+        self.asked.append((kind, request.headers["Idempotency-Key"]))
+        return web.json_response(
+            {
+                "id": "x", "object": "chat.completion", "created": 0, "model": body["model"],
+                "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}],
+                "usage": {"prompt_tokens": 90, "completion_tokens": 10, "total_tokens": 100},
+            }
+        )  # fmt: skip
+
+    async def embed(self, request: web.Request) -> web.StreamResponse:
+        if (no := self._refused(request)) is not None:
+            return no
+        body = await request.json()
+        await asyncio.sleep(self.latency)
+        fault = await self._fault()
+        if isinstance(fault, web.StreamResponse):
+            return fault
+        if "messages" in body:
+            data = base64.b64decode(body["messages"][0]["content"][-1]["image_url"]["url"].split(",", 1)[1])
+            vector = self.vector(number_in(data))
+        else:
+            seed = int(hashlib.sha256(body["input"].encode()).hexdigest()[:8], 16)
+            vector = np.random.default_rng(seed).normal(size=32).tolist()
+        self.asked.append(("embed", request.headers["Idempotency-Key"]))
+        return web.json_response(
+            {"object": "list", "model": "truth", "usage": {"prompt_tokens": 1, "total_tokens": 1},
+             "data": [{"object": "embedding", "index": 0, "embedding": vector}]}
+        )  # fmt: skip
+
+    async def models(self, request: web.Request) -> web.StreamResponse:
+        if (no := self._refused(request)) is not None:
+            return no
+        return web.json_response({"object": "list", "data": [{"id": "truth", "object": "model"}]})
+
+
+def numbers(items: int, classes: int, seed: int = 1) -> dict[int, int]:
+    """So many distinct numbers, each with a class."""
+    rng = np.random.default_rng(seed)
+    return {int(n): int(rng.integers(classes)) for n in rng.permutation(2**16)[:items]}
+
+
+@contextmanager
+def serving(truth: Truth) -> Iterator[Truth]:
+    """The endpoint on a free port of loopback, in a thread with an event loop of its own."""
+    loop = asyncio.new_event_loop()
+    app = web.Application(client_max_size=2**25)
+    app.router.add_post("/v1/chat/completions", truth.chat)
+    app.router.add_post("/v1/embeddings", truth.embed)
+    app.router.add_get("/v1/models", truth.models)
+    runner = web.AppRunner(app, shutdown_timeout=0.2)
+
+    async def start() -> None:
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        truth.url = f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+
+    loop.run_until_complete(start())
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    try:
+        yield truth
+    finally:
+        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
