@@ -50,12 +50,10 @@ def test_many_processes_may_make_the_same_database_at_once(
     url: str, python: Callable[..., subprocess.Popen[str]]
 ) -> None:
     script = (
-        "import sys; from storage.database import open_database\nsys.stdin.readline()\n"
-        "with open_database(sys.argv[1]) as db: print('ok')"
+        "import sys; from storage.database import open_database\nwith open_database(sys.argv[1]) as db: print('ok')"
     )
-    script = script.replace("sys.stdin.readline()\n", "")
-    processes = [python(script, url) for _ in range(6)]
-    assert [process.communicate(timeout=120) for process in processes] == [("ok\n", "")] * 6
+    processes = [python(script, url) for _ in range(3)]
+    assert [process.communicate(timeout=120) for process in processes] == [("ok\n", "")] * 3
 
 
 def test_a_newer_database_is_refused_and_left_alone(url: str) -> None:
