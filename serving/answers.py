@@ -119,6 +119,15 @@ def read_models(body: bytes) -> list[str]:
     return [_clean(entry["id"]) for entry in data if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
 
 
+def read_constants(body: bytes, model: str) -> dict[str, float]:
+    """β and τ of a model from GET /models, where its server tells them (ours does, under "partita"); else nothing."""
+    for entry in _object(body).get("data") or []:
+        if isinstance(entry, dict) and entry.get("id") == model and isinstance(entry.get("partita"), dict):
+            told = entry["partita"]
+            return {k: float(told[k]) for k in ("beta", "threshold") if isinstance(told.get(k), int | float)}
+    return {}
+
+
 def judge(answer: HttpAnswer, url: str) -> Fault | EndpointError:
     """What to make of a status other than 2xx."""
     status, said = answer.status, server_message(answer.body)

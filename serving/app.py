@@ -41,7 +41,7 @@ def application(model: Model, *, batch_size: int, max_wait: float, max_queue: in
             yield
 
     async def health(_: Request) -> Response:
-        return JSONResponse({"status": "ok", "model": model.name})
+        return JSONResponse({"status": "ok", "model": model.name, "waiting": batcher.waiting})
 
     async def models(_: Request) -> Response:
         own = {

@@ -115,6 +115,11 @@ class Batcher:
             self._waiting.popleft().answer.cancel()
         await asyncio.to_thread(self._thread.shutdown)
 
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for the model, without those that were cancelled."""
+        return sum(not job.answer.cancelled() for job in self._waiting)
+
     async def submit(self, verb: Verb, conversation: Conversation) -> Any:
         """The model's answer: a `Generation`, or a row of `embed`. Cancel it and it is not computed, if it still waits.
 

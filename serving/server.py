@@ -13,9 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from storage.errors import PartitaError, UsageError
+from storage.errors import UsageError
 
 if TYPE_CHECKING:
+    import uvicorn
     from starlette.applications import Starlette
 
     from serving.batching import Model
@@ -55,24 +56,17 @@ def load_model(model_path: Path | None = None, threads: int | None = None) -> Mo
         UsageError: there is no model, it can't be read, or the `local` extra is not installed.
     """
     try:
-        import torch
-
-        from serving.llava import LlavaQwen2
+        from serving.llava import MINI, LlavaQwen2
     except ImportError as error:
         raise _missing(error) from None
-    if threads is not None:
-        torch.set_num_threads(threads)
-    if model_path is not None and not model_path.is_dir():
-        raise UsageError(f"there is no model folder at {model_path}: check the path, or leave it out")
+    folder = MINI if model_path is None else model_path
+    if not folder.is_dir():
+        raise UsageError(f"there is no model folder at {folder}: check the path, or leave it out for the built-in one")
     try:
-        model: Model = LlavaQwen2.load(model_path)
-        return model
-    except PartitaError:
-        raise
+        return LlavaQwen2.load(folder, threads)
     except Exception as error:  # safetensors, json and torch each have errors of their own
         why = " ".join(str(error).split())[:200] or type(error).__name__
-        where = model_path or "in this installation"
-        raise UsageError(f"the model {where} can't be loaded ({why}): install or export it again") from error
+        raise UsageError(f"the model in {folder} can't be loaded ({why}): install or export it again") from error
 
 
 def run_server(
@@ -102,10 +96,12 @@ def run_server(
 
 def listen(host: str, port: int) -> socket.socket:
     """A listening socket; port 0 takes any free one."""
+    if not 0 <= port <= 65535:
+        raise UsageError(f"there is no port {port}: choose one up to 65535 with --port")
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    except (socket.gaierror, OverflowError, UnicodeError):
-        raise UsageError(f"{host}:{port} is no address of this machine: use 127.0.0.1 and a port up to 65535") from None
+    except (socket.gaierror, UnicodeError):
+        raise UsageError(f"{host} is no address of this machine: use 127.0.0.1") from None
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -114,15 +110,12 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         why = error.strerror or error
-        raise UsageError(f"{host}:{port} can't be listened on ({why}): choose another with --port") from None
-    except OverflowError:
-        listener.close()
-        raise UsageError(f"there is no port {port}: choose one up to 65535 with --port") from None
+        raise UsageError(f"{host}:{port} can't be listened on ({why}): choose another with --host or --port") from None
     return listener
 
 
-def serve(app: Starlette, listener: socket.socket) -> None:
-    """Answer on `listener` until interrupted."""
+def uvicorn_server(app: Starlette) -> uvicorn.Server:
+    """The HTTP server that we run `app` with."""
     try:
         import uvicorn
     except ImportError as error:
@@ -137,7 +130,12 @@ def serve(app: Starlette, listener: socket.socket) -> None:
         timeout_keep_alive=75,  # longer than clients keep a connection, so that none is closed under a request
         timeout_graceful_shutdown=5,
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    return uvicorn.Server(config)
+
+
+def serve(app: Starlette, listener: socket.socket) -> None:
+    """Answer on `listener` until interrupted."""
+    uvicorn_server(app).run(sockets=[listener])
 
 
 def base_url(listener: socket.socket) -> str:
