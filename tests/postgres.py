@@ -7,13 +7,18 @@ Unix socket only, runs as an unprivileged user when the tests run as root, and i
 from __future__ import annotations
 
 import shutil
+import subprocess
 import tempfile
+import time
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
+
+T = TypeVar("T")
 
 
 @pytest.fixture(scope="session")
@@ -27,10 +32,11 @@ def postgres_server() -> Iterator[str]:
 
     folder = Path(tempfile.mkdtemp(prefix="partita-postgres-"))
     # A short folder of its own: a Unix socket's path may have no more than about a hundred characters.
-    server = get_server(folder / "data", cleanup_mode="stop")
+    server = get_server(folder / "data", cleanup_mode="stop", start=False)
     try:
+        patient(server.start, subprocess.TimeoutExpired, AssertionError)  # it gives a busy machine ten seconds
         url = server.get_uri()
-        with psycopg.connect(url, autocommit=True) as connection:
+        with patient(lambda: psycopg.connect(url, autocommit=True), psycopg.OperationalError) as connection:
             # The tests kill clients, never the machine.
             connection.execute("ALTER SYSTEM SET fsync = off")
             connection.execute("SELECT pg_reload_conf()")
@@ -38,6 +44,18 @@ def postgres_server() -> Iterator[str]:
     finally:
         server.cleanup()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def patient(act: Callable[[], T], *errors: type[Exception]) -> T:
+    """What `act` returns, tried again for a minute while the server is still coming up."""
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return act()
+        except errors:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.5)
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import subprocess
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta, timezone
@@ -193,27 +192,26 @@ asyncio.run(main(*sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize("seconds", [0.15, 0.4])
+@pytest.mark.parametrize("records", [1, 333])
 def test_kill_9_loses_no_acknowledged_record(
     url: str,
     db: Database,
     session: SessionRecord,
     python: Callable[..., subprocess.Popen[str]],
-    seconds: float,
+    records: int,
 ) -> None:
     process = python(WRITER, url, session.id)
     assert process.stdout is not None
-    first = process.stdout.readline()
-    time.sleep(seconds)
+    first = [process.stdout.readline().strip() for _ in range(records)]
     process.kill()
     out, err = process.communicate(timeout=30)
-    acknowledged = [first.strip(), *out.splitlines()]
-    if not out.endswith("\n"):
+    acknowledged = [*first, *out.splitlines()]
+    if out and not out.endswith("\n"):
         acknowledged.pop()  # the line was cut
-    assert err == "" and len(acknowledged) > 50
+    assert err == "" and len(acknowledged) >= records
     there = Ledger(db, session.id).load()
     assert set(acknowledged) <= set(there)
-    assert len(there) <= len(acknowledged) + 17 * 2
+    assert len(there) <= len(acknowledged) + 17 * 2  # in flight, and acknowledged in a line that was cut
 
 
 # -- trace ------------------------------------------------------------------------------------------------------------
