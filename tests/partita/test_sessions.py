@@ -1,0 +1,216 @@
+"""Whole sessions from the command line against an endpoint that knows the truth, over HTTP."""
+
+from __future__ import annotations
+
+import csv
+import random
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from storage.database import open_database
+from storage.ledger import Ledger
+from storage.sessions import load_session
+from tests.graphs.reference import component_agent, merge_agent
+from tests.truth import Truth, numbers, serving
+
+
+def run(collection: Path, truth: Truth, session: str = "s") -> tuple[object, ...]:
+    return ("run", collection, "--by", "kind", "--endpoint", truth.url, "--embed-mode", "native",
+            "--session", session, "--json")  # fmt: skip
+
+
+def partition(result) -> set[frozenset[str]]:
+    return {frozenset(c["items"]) for c in result["clusters"]}
+
+
+@pytest.fixture
+def truth():
+    with serving(Truth(numbers(60, 5))) as t:
+        yield t
+
+
+def test_finds_the_classes_and_tells_why(cli, truth, tmp_path):
+    folder = truth.write(tmp_path / "c")
+    done = cli(*run(folder, truth))
+    assert done.code == 0, done.err
+    result = done.json
+    assert result["status"] == "done" and result["items"] == 60 and len(result["clusters"]) == 5
+    assert [c["id"] for c in result["clusters"]] == [1, 2, 3, 4, 5]
+    assert {c["name"] for c in result["clusters"]} == {"ax", "bx", "cx", "dx", "ex"}
+    asked = Counter(kind for kind, _ in truth.asked)
+    assert {k: result["calls"][k] for k in ("describe", "embed", "membership", "merge")} == asked
+
+    score = cli("score", "s", "--labels", folder / "labels.csv", "--column", "kind", "--json").json
+    assert score["nmi"] == pytest.approx(1) and score["clusters"] == score["classes"] == 5 and score["items"] == 60
+    assert score["calls_per_item"] == pytest.approx((asked["membership"] + asked["merge"]) / 60)
+
+    rows = [line for line in cli("trace", "s", "--json").out.splitlines()]
+    assert len(rows) == asked["membership"] + asked["merge"]
+    item = result["clusters"][0]["items"][0]
+    assert 0 < len(cli("trace", "s", "--json", "--item", item).out.splitlines()) < len(rows)
+    assert item in cli("trace", "s", "--item", item).out
+
+    assert cli("export", "s", "--to", tmp_path / "out.csv").code == 0
+    with open(tmp_path / "out.csv") as f:
+        exported = list(csv.DictReader(f))
+    assert {(r["item"], int(r["cluster"])) for r in exported} == {
+        (i, c["id"]) for c in result["clusters"] for i in c["items"]
+    }
+    assert cli("export", "s", "--to", tmp_path / "folders").code == 0
+    assert len(list((tmp_path / "folders").glob("*/*.png"))) == 60
+
+    assert cli("show", "s", "--json", "--picture", tmp_path / "p.png").json == result
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+    assert "s" in cli("sessions").out
+    before = len(truth.asked)
+    assert cli("resume", "s", "--json").json["clusters"] == result["clusters"]
+    assert len(truth.asked) == before
+
+
+def test_questions_are_those_of_algorithm_1(cli, truth, tmp_path):
+    """The ledger of a real session against the plain reference on the session's own graph."""
+    from graphs.relational import RelationalGraph
+    from storage import artefacts
+
+    truth.noise = 1.5
+    done = cli(*run(truth.write(tmp_path / "c"), truth))
+    assert done.code == 0, done.err
+    with open_database(cli.db) as db:
+        record = load_session(db, "s")
+        with Ledger(db, record.id) as ledger:
+            answers = sorted(ledger.load().values(), key=lambda a: (a.component or 0, a.step or 0))
+        graph = RelationalGraph.from_bytes(artefacts.get(db, record.id, "graph"))
+    kinds = list(truth.kinds.values())  # node i is image i
+
+    def major(nodes):
+        of = [kinds[v] for v in nodes]
+        return max(sorted(set(of)), key=of.count)
+
+    def answer(question):
+        a, b = question[0], question[1]
+        return "YES" if major(a) == major([b] if isinstance(b, int) else b) else "NO"
+
+    plain, finished = graph.to_networkx(), []
+    for number, nodes in enumerate(graph.components()):
+        clusters, questions = component_agent(plain, nodes, 3, answer)
+        finished += clusters
+        asked = [a.subject for a in answers if a.kind == "membership" and a.component == number]
+        assert [(tuple(s["representatives"]), s["candidates"][0], 0) for s in asked] == list(dict.fromkeys(questions))
+    expected, questions = merge_agent(plain, finished, 3, answer)
+    asked = [a.subject["clusters"] for a in answers if a.kind == "merge"]
+    assert [(tuple(a), tuple(b), 0) for a, b in asked] == questions
+    assert {frozenset(f"images/{v:04d}.png" for v in c) for c in expected} == partition(done.json)
+
+
+def test_kill_and_resume_repeat_no_finished_call(any_cli, truth, tmp_path):
+    cli = any_cli
+    folder = truth.write(tmp_path / "c")
+    truth.noise = 1.2
+    whole = cli(*run(folder, truth, "whole")).json
+    truth.latency = 0.02
+    calls, rng = len(truth.asked), random.Random(5)
+    truth.asked.clear()
+    finished: set[str] = set()
+    process = cli.start(*run(folder, truth))
+    kills = 0
+    while True:
+        target = len(truth.asked) + rng.randint(5, calls // 4)
+        while process.poll() is None and len(truth.asked) < target:
+            time.sleep(0.005)
+        process.kill()
+        _, err = process.communicate()
+        if process.returncode != -signal.SIGKILL:
+            assert process.returncode == 0, err
+            break
+        kills += 1
+        with open_database(cli.db) as db, Ledger(db, load_session(db, "s").id) as ledger:
+            finished |= ledger.load().keys()
+        seen = len(truth.asked)
+        process = cli.start("resume", "s", "--json")
+        while process.poll() is None and len(truth.asked) == seen:
+            time.sleep(0.005)
+        assert not finished & {key for _, key in truth.asked[seen:]}
+    assert kills >= 3
+    repeated = Counter(key for _, key in truth.asked)
+    assert sum(n - 1 for n in repeated.values()) <= kills * 32  # those in flight at a kill
+    result = cli("show", "s", "--json").json
+    assert result["status"] == "done" and partition(result) == partition(whole)
+
+
+def test_faults_are_survived_and_the_key_is_in_no_file(cli, truth, tmp_path):
+    folder = truth.write(tmp_path / "c")
+    truth.key = "canary-5f1e77"
+    kinds = ["429", "500", "html", "half", "vague", "silence"]
+    truth.fault = lambda n: kinds[n // 10 % 6] if n % 10 == 0 else None
+    done = cli(*run(folder, truth), "--request-timeout", 1, PARTITA_API_KEY=truth.key)
+    assert done.code == 0, done.err
+    assert len(done.json["clusters"]) == 5
+    assert done.json["calls"]["retries"] > 0 and done.json["calls"]["unknown"] > 0
+    assert truth.key not in done.out + done.err
+    for path in tmp_path.rglob("*"):
+        assert not path.is_file() or truth.key.encode() not in path.read_bytes(), path
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_pauses_and_resume_goes_on(cli, truth, tmp_path, number):
+    folder = truth.write(tmp_path / "c")
+    truth.latency = 0.03
+    process = cli.start(*run(folder, truth))
+    while len(truth.asked) < 150 and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 3, err
+    assert "partita resume s" in err and "Traceback" not in err
+    assert cli("show", "s", "--json").json["status"] == "paused"
+    done = cli("resume", "s", "--json")
+    assert done.code == 0 and len(done.json["clusters"]) == 5
+    assert max(Counter(key for _, key in truth.asked).values()) == 1  # those in flight were waited for
+
+
+def test_a_budget_of_calls_is_never_passed(cli, truth, tmp_path):
+    done = cli(*run(truth.write(tmp_path / "c"), truth), "--max-calls", 90)
+    assert done.code == 3 and "--max-calls" in done.err
+    chat = [k for k, _ in truth.asked if k != "embed"]
+    assert len(chat) == 90
+    done = cli("resume", "s", "--json", "--max-calls", 10_000)
+    assert done.code == 0 and len(done.json["clusters"]) == 5
+    assert max(Counter(key for _, key in truth.asked).values()) == 1
+
+
+def test_two_processes_never_work_on_one_session(cli, truth, tmp_path):
+    truth.latency = 0.05
+    process = cli.start(*run(truth.write(tmp_path / "c"), truth))
+    while len(truth.asked) < 10:
+        time.sleep(0.01)
+    second = cli("resume", "s")
+    assert second.code == 2 and "s" in second.err
+    assert cli("show", "s", "--json").json["status"] == "running"
+    process.kill()
+    process.communicate()
+    assert cli("show", "s", "--json").json["status"] == "paused"
+
+
+def test_duplicates_are_asked_once_and_bad_files_are_listed(cli, truth, tmp_path):
+    folder = truth.write(tmp_path / "c")
+    (folder / "copy.png").write_bytes((folder / "images" / "0000.png").read_bytes())
+    (folder / "cut.png").write_bytes((folder / "images" / "0001.png").read_bytes()[:60])
+    (folder / "empty.jpg").touch()
+    (folder / "words.png").write_text("not an image")
+    result = cli(*run(folder, truth)).json
+    assert result["items"] == 61 and result["calls"]["describe"] == 60
+    assert {f["item"] for f in result["failed_items"]} == {"cut.png", "empty.jpg", "words.png"}
+    home = next(c for c in result["clusters"] if "copy.png" in c["items"])
+    assert "images/0000.png" in home["items"]
+
+
+def test_caption_mode_and_texts(cli, tmp_path):
+    """Descriptions name the kind; texts have no picture, so the endpoint is asked about images only here."""
+    with serving(Truth(numbers(40, 4))) as truth:
+        done = cli("run", truth.write(tmp_path / "c"), "--by", "kind", "--endpoint", truth.url, "--session", "s", "--json")
+    assert done.code == 0, done.err
+    assert len(done.json["clusters"]) == 4
