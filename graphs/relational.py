@@ -10,11 +10,13 @@ import io
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
-import networkx as nx
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int32]
@@ -72,6 +74,8 @@ class RelationalGraph:
 
     def to_networkx(self) -> nx.Graph[int]:
         """The same graph for networkx, weights in billionths under ``weight``."""
+        import networkx as nx
+
         graph: nx.Graph[int] = nx.Graph()
         graph.add_nodes_from(range(len(self)))
         for u in range(len(self)):

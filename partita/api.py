@@ -6,19 +6,21 @@ import asyncio
 import concurrent.futures
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import SecretStr
 
 from partita.evaluation import Score, read_labels, score_labels
 from partita.export import export
-from partita.picture import write_picture
 from partita.result import Result
-from partita.running import Watch, begin, go_on, result_of
 from partita.settings import make_parameters, read_environment
+from partita.stored import result_of
 from storage.database import open_database
 from storage.sessions import load_session
 from storage.trace import trace
+
+if TYPE_CHECKING:
+    from partita.watch import Watch
 
 T = TypeVar("T")
 
@@ -50,6 +52,8 @@ def cluster(
     Raises:
         PartitaError: see its subclasses; ``Paused`` and ``EndpointError`` leave a session to resume.
     """
+    from partita.running import begin
+
     environment = read_environment()
     given = {"endpoint": environment.endpoint, "model": environment.model} | parameters
     with open_database(db or environment.db) as database:
@@ -95,6 +99,8 @@ class Session:
         self, *, max_calls: int | None = None, api_key: str | None = None, watch: Watch | None = None, **changes: Any
     ) -> Result:
         """Go on where the session stopped; no finished call is made again."""
+        from partita.running import go_on
+
         with open_database(self._url) as database:
             key = SecretStr(api_key) if api_key else self._environment.api_key
             _run(go_on(database, self.name, changes=changes, key=key, max_calls=max_calls, watch=watch))
@@ -116,6 +122,8 @@ class Session:
 
     def picture(self, to: str | Path) -> Path:
         """Draw the clusters as a contact sheet (PNG)."""
+        from partita.picture import write_picture
+
         return write_picture(self.result(), self._collection(), Path(to))
 
     def score(self, labels: str | Path, column: str) -> Score:

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.table import Table
 
 from partita.result import Result
-from partita.running import Watch
+from partita.watch import Watch
 
 _STAGES = {
     "start": "starting",

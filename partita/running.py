@@ -8,7 +8,6 @@ import signal
 import uuid
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -18,37 +17,23 @@ from pydantic import SecretStr
 
 from agents.prompt_sets import PromptSet, choose_prompt_set
 from agents.questions import Sampling
-from graphs.asking import Asker, Progress
-from graphs.partition import PARTITION, Partition
+from graphs.asking import Asker
 from graphs.session import GRAPH, SessionContext, run_session
 from partita.endpoints import Connection, check_built_in, connect
 from partita.gallery import Gallery
-from partita.result import ClusterResult, FailedItem, Result
 from partita.settings import Parameters, make_parameters
+from partita.watch import Watch
 from storage import artefacts
 from storage.checkpoints import open_checkpointer
 from storage.database import Database
-from storage.errors import Paused, SessionBusy, SessionExists, UsageError
+from storage.errors import Paused, SessionExists, UsageError
 from storage.items import Collection, collection_from_rows, scan
-from storage.ledger import Ledger, tally
+from storage.ledger import Ledger
 from storage.locks import session_lock
 from storage.sessions import SessionRecord, create_session, list_sessions, load_items, load_session, update_session
 
 GRACE = 5.0
 """Seconds that calls in flight get to finish after the first Ctrl-C."""
-
-
-@dataclass(slots=True)
-class Watch:
-    """What the one who runs a session may want to know while it runs; everything is optional."""
-
-    progress: Progress = field(default_factory=Progress)
-    on_scan: Callable[[int, int], None] | None = None
-    """Called with (files read, files)."""
-    on_named: Callable[[str], None] | None = None
-    """Called with the session's name as soon as it is recorded."""
-    on_note: Callable[[str], None] | None = None
-    """Called with a line about a retry."""
 
 
 def default_name(criterion: str, now: datetime | None = None) -> str:
@@ -243,46 +228,3 @@ def _on_signals(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> It
         for number, previous in caught:
             loop.remove_signal_handler(number)
             signal.signal(number, previous)
-
-
-def result_of(db: Database, name: str) -> Result:
-    """What a session has come to so far.
-
-    Raises:
-        UnknownSession: no session of that name.
-    """
-    record = load_session(db, name)
-    rows = load_items(db, record.id)
-    names: dict[int, list[str]] = {}
-    for row in rows:
-        if row.node is not None:
-            names.setdefault(row.node, []).append(row.name)
-    stored = artefacts.get(db, record.id, PARTITION) if record.status == "done" else None
-    clusters = [
-        ClusterResult(i, c.name, len(items), items)
-        for i, c in enumerate(Partition.from_bytes(stored).clusters if stored else (), 1)
-        for items in [[name for node in c.nodes for name in names[node]]]
-    ]
-    return Result(
-        session=record.name,
-        status=status_now(db, record),
-        criterion=record.criterion,
-        policy=record.policy,
-        items=sum(map(len, names.values())),
-        clusters=clusters,
-        failed_items=[FailedItem(row.name, row.why) for row in rows if row.why is not None],
-        calls=tally(db, record.id),
-        seconds=record.seconds,
-        why=record.why,
-    )
-
-
-def status_now(db: Database, record: SessionRecord) -> str:
-    """The recorded status; a session whose process was killed is ``paused``."""
-    if record.status != "running":
-        return record.status
-    try:
-        with session_lock(db, record.id, record.name):
-            return "paused"
-    except SessionBusy:
-        return "running"

@@ -10,8 +10,9 @@ from rich.console import Console
 
 from partita.commands import options
 from partita.display import print_result, progress_on
-from partita.running import go_on, result_of
+from partita.running import go_on
 from partita.settings import read_environment
+from partita.stored import result_of
 from storage.database import open_database
 
 

@@ -11,8 +11,9 @@ from rich.console import Console
 
 from partita.commands import options
 from partita.display import print_result, progress_on
-from partita.running import begin, result_of
+from partita.running import begin
 from partita.settings import make_parameters, read_environment
+from partita.stored import result_of
 from storage.database import open_database
 from storage.errors import UsageError
 

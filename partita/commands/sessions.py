@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from partita.commands import options
-from partita.running import status_now
+from partita.stored import status_now
 from storage.database import open_database
 from storage.sessions import list_sessions
 
