@@ -1,0 +1,1 @@
+"""Training: teacher labels, rendered data, fine-tuning, and the built-in model made from scratch."""
