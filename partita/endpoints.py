@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
 from agents.prompt_sets import set_for_criterion
 from partita.settings import EMBEDDED, Parameters
 from serving.client import Endpoint
-from storage.errors import UsageError
+from storage.errors import EndpointUnreachable, UsageError
+
+if TYPE_CHECKING:
+    from serving.embedded import EmbeddedServer
 
 BUILT_IN_CRITERIA = ("suit", "rank", "species", "color")
 """What partita-mini was trained on."""
@@ -45,62 +49,68 @@ def check_built_in(parameters: Parameters, criterion: str) -> None:
 
 @asynccontextmanager
 async def connect(
-    parameters: Parameters, key: SecretStr | None, on_retry: Callable[[str], None] | None = None
+    parameters: Parameters,
+    key: SecretStr | None,
+    on_retry: Callable[[str], None] | None = None,
+    max_attempts: int = 6,
 ) -> AsyncIterator[Connection]:
     """Open the endpoints and resolve the models' names.
+
+    Args:
+        max_attempts: transport faults in a row after which a question is given up (CONTRACT 4).
 
     Raises:
         EndpointError: an endpoint can't be used.
         UsageError: the built-in model needs an extra that is not installed.
     """
     async with AsyncExitStack() as stack:
-        own: tuple[str, str] | None = None
+        server: EmbeddedServer | None = None
+        if EMBEDDED in (parameters.endpoint, parameters.embed_endpoint):
+            from serving.embedded import embedded
 
-        async def resolve(url: str) -> tuple[str, str | None]:
-            nonlocal own
-            if url != EMBEDDED:
-                return url, key.get_secret_value() if key else None
-            if own is None:
-                from serving.embedded import embedded
-
-                server = await stack.enter_async_context(embedded())
-                own = server.url, server.api_key
-            return own
+            server = await stack.enter_async_context(embedded())
 
         async def open_endpoint(url: str, model: str | None) -> Endpoint:
-            base, secret = await resolve(url)
-            return await stack.enter_async_context(
-                Endpoint(
-                    base,
-                    model=model,
-                    api_key=secret,
-                    request_timeout=parameters.request_timeout,
-                    concurrency=parameters.concurrency,
-                    on_retry=on_retry,
-                )
+            ours = server if url == EMBEDDED else None
+            secret = key.get_secret_value() if key else None
+            endpoint = Endpoint(
+                ours.url if ours else url,
+                model=model,
+                api_key=ours.api_key if ours else secret,
+                request_timeout=parameters.request_timeout,
+                concurrency=parameters.concurrency,
+                max_attempts=max_attempts,
+                on_retry=on_retry,
             )
+            return await stack.enter_async_context(endpoint)
 
-        chat = await open_endpoint(parameters.endpoint, parameters.model)
-        model = await chat.resolve_model()
-        native = parameters.embeds_natively
-        elsewhere = parameters.embed_endpoint or parameters.endpoint
-        if elsewhere == parameters.endpoint and parameters.embed_model in (None, model):
-            embedder, embed_model = chat, model
-        else:
-            embedder = await open_endpoint(elsewhere, parameters.embed_model)
-            embed_model = await embedder.resolve_model()
-        told = await embedder.model_constants() if native else {}
-        yield Connection(
-            chat=chat,
-            embedder=embedder,
-            parameters=parameters.model_copy(
-                update={
-                    "model": model,
-                    "embed_endpoint": elsewhere,
-                    "embed_model": embed_model,
-                    "embed_mode": "native" if native else "caption",
-                }
-            ),
-            beta=told.get("beta"),
-            threshold=told.get("threshold"),
-        )
+        try:
+            yield await _resolved(parameters, open_endpoint)
+        except EndpointUnreachable as e:
+            if server is not None and (why := server.ended()) is not None:
+                raise EndpointUnreachable(f"{why}; what was answered is kept, and the session can be resumed") from e
+            raise
+
+
+async def _resolved(
+    parameters: Parameters, open_endpoint: Callable[[str, str | None], Awaitable[Endpoint]]
+) -> Connection:
+    chat = await open_endpoint(parameters.endpoint, parameters.model)
+    model = await chat.resolve_model()
+    native = parameters.embeds_natively
+    elsewhere = parameters.embed_endpoint or parameters.endpoint
+    if elsewhere == parameters.endpoint and parameters.embed_model in (None, model):
+        embedder, embed_model = chat, model
+    else:
+        embedder = await open_endpoint(elsewhere, parameters.embed_model)
+        embed_model = await embedder.resolve_model()
+    told = await embedder.model_constants() if native else {}
+    names = {
+        "model": model,
+        "embed_endpoint": elsewhere,
+        "embed_model": embed_model,
+        "embed_mode": "native" if native else "caption",
+    }
+    return Connection(
+        chat, embedder, parameters.model_copy(update=names), beta=told.get("beta"), threshold=told.get("threshold")
+    )

@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from agents.prompt_sets import shipped_set
 from partita.commands import options
 from partita.endpoints import connect
-from partita.settings import make_parameters, read_environment
+from partita.settings import EMBEDDED, make_parameters, read_environment
 from serving.probe import Finding, probe
 from storage.database import open_database
 from storage.errors import PartitaError
@@ -73,5 +74,6 @@ def command(db: str, as_json: bool, **given: Any) -> None:
 
 async def _endpoint(given: dict[str, Any]) -> list[Finding]:
     parameters = make_parameters({**given, "request_timeout": 60})
-    async with connect(parameters, read_environment().api_key) as connection:
-        return await probe(connection.chat, connection.embedder)
+    asked = shipped_set("suit" if parameters.endpoint == EMBEDDED else "default", "the colour of the shape")
+    async with connect(parameters, read_environment().api_key, max_attempts=2) as connection:
+        return await probe(connection.chat, connection.embedder, describe=asked.describe, membership=asked.membership)

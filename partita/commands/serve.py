@@ -32,4 +32,5 @@ def command(model_path: Path | None, host: str, port: int, batch_size: int) -> N
     from serving.server import run_server
 
     key = read_environment().api_key
-    run_server(model_path, host, port, batch_size=batch_size, api_key=key.get_secret_value() if key else None)
+    secret = key.get_secret_value() if key else None
+    run_server(model_path, host, port, batch_size=batch_size, api_key=secret)

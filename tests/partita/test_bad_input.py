@@ -1,0 +1,129 @@
+"""Bad input gets one clear line, a way out, exit 2 (4 for the endpoint), and loses nothing."""
+
+from __future__ import annotations
+
+import sqlite3
+
+import pytest
+
+from tests.partita.test_sessions import run
+from tests.truth import Truth, draw, numbers, serving
+
+
+@pytest.fixture
+def truth():
+    with serving(Truth(numbers(12, 3))) as t:
+        yield t
+
+
+def refused(done, code: int, *says: str) -> None:
+    lines = [line for line in done.err.splitlines() if line.strip()]
+    assert done.code == code, done.err
+    assert "Traceback" not in done.err
+    for words in says:
+        assert words in lines[-1], done.err
+
+
+def test_collections(cli, truth, tmp_path):
+    refused(cli(*run(tmp_path / "nowhere", truth)), 2, "nowhere", "folder of images")
+    (tmp_path / "empty").mkdir()
+    refused(cli(*run(tmp_path / "empty", truth)), 2, "empty")
+    (tmp_path / "one").mkdir()
+    draw(1).save(tmp_path / "one" / "a.png")
+    refused(cli(*run(tmp_path / "one", truth)), 2, "two")
+    (tmp_path / "table.csv").write_text("name,size\na,1\n")
+    refused(cli(*run(tmp_path / "table.csv", truth)), 2, "file", "text", "name")
+    assert not truth.asked
+    assert "no sessions" in cli("sessions").out
+
+
+def test_bad_images_are_listed_and_the_rest_is_clustered(cli, truth, tmp_path):
+    folder = truth.write(tmp_path / "c")
+    (folder / "zero.png").touch()
+    # A PNG that says it is 20,000 x 20,000 and holds next to nothing.
+    from PIL import Image
+
+    Image.new("1", (20_000, 20_000)).save(folder / "huge.png")
+    (folder / "text.jpg").write_text("hello")
+    done = cli(*run(folder, truth))
+    assert done.code == 0, done.err
+    assert {f["item"] for f in done.json["failed_items"]} == {"zero.png", "huge.png", "text.jpg"}
+    assert all(f["why"] for f in done.json["failed_items"])
+    assert len(done.json["clusters"]) == 3
+
+
+def test_sessions_and_prompts(cli, truth, tmp_path):
+    folder = truth.write(tmp_path / "c")
+    for verb in ("resume", "show", "trace"):
+        refused(cli(verb, "nobody"), 2, "nobody", "partita run")
+    refused(cli(*run(folder, truth), "--prompts", "nonesuch"), 2, "nonesuch")
+    refused(cli(*run(folder, truth), "--prompts", tmp_path / "nope.yaml"), 2, "nope.yaml")
+    (tmp_path / "bad.yaml").write_text("name: bad\ncriterion: x\ndescribe: what is $colour\n")
+    refused(cli(*run(folder, truth), "--prompts", tmp_path / "bad.yaml"), 2, "$colour")
+    refused(cli("prompts", "check", tmp_path / "bad.yaml"), 2, "$colour")
+    assert not truth.asked
+    assert cli(*run(folder, truth)).code == 0
+    asked = len(truth.asked)
+    refused(cli(*run(folder, truth)), 2, "'s'", "resume")
+    assert len(truth.asked) == asked
+    refused(cli(*run(folder, truth, "a/b")), 2, "--session")
+    refused(cli("score", "s", "--labels", folder / "labels.csv", "--column", "hue"), 2, "hue", "kind")
+    refused(cli("export", "s", "--to", tmp_path / "x.xlsx"), 2, ".csv")
+    refused(cli("export", "s", "--to", folder), 2, "not empty")
+    refused(cli("trace", "s", "--cluster", 99), 2, "99")
+
+
+def test_options(cli, truth, tmp_path):
+    folder = truth.write(tmp_path / "c")
+    refused(cli(*run(folder, truth), "--concurrency", 0), 2, "--concurrency")
+    refused(cli(*run(folder, truth), "--threshold", "lots"), 2, "--threshold")
+    refused(cli(*run(folder, truth), "--threshold", "1.5"), 2, "--threshold")
+    refused(cli("run", folder, "--by", " ", "--endpoint", truth.url), 2, "--by")
+    refused(cli("run", folder, "--by", "kind", "--endpoint", "ftp://x"), 2, "--endpoint")
+    refused(cli("run", folder, "--by", "kind", "--endpoint", "http://me:secret@127.0.0.1/v1"), 2, "PARTITA_API_KEY")
+    refused(cli("run", folder, "--by", "the mood of the sky"), 2, "suit", "--endpoint")
+    assert cli("run", folder, "--nonsense").code == 2
+    assert not truth.asked
+
+
+def test_databases(cli, truth, tmp_path):
+    folder = truth.write(tmp_path / "c")
+    refused(cli(*run(folder, truth), "--db", "sqlite:////proc/none/x.db"), 2)
+    refused(cli(*run(folder, truth), "--db", "mysql://x/y"), 2)
+    (tmp_path / "words.db").write_text("this is no database, but it is long enough to be taken for one" * 40)
+    refused(cli(*run(folder, truth), "--db", f"sqlite:///{tmp_path}/words.db"), 2)
+    refused(cli("sessions", "--db", "postgresql://nobody:hushhush@127.0.0.1:1/none"), 2)
+    assert "hushhush" not in cli("sessions", "--db", "postgresql://nobody:hushhush@127.0.0.1:1/none").err
+    assert cli("sessions").code == 0
+    with sqlite3.connect(tmp_path / "partita.db") as connection:
+        connection.execute("UPDATE partita_version SET version_num = 'zz99'")
+    connection.close()
+    refused(cli("sessions"), 2, "newer")
+    assert not truth.asked
+
+
+def test_endpoints(cli, truth, tmp_path):
+    folder = truth.write(tmp_path / "c")
+    words = list(run(folder, truth))
+    here = words.index(truth.url)
+    refused(cli(*words[:here], "http://127.0.0.1:1/v1", *words[here + 1 :]), 4, "127.0.0.1:1")
+    refused(cli(*words, "--model", "gpt-9"), 4, "gpt-9", "truth")
+    truth.key = "right"
+    refused(cli(*words, PARTITA_API_KEY="canary-0b5"), 4, "PARTITA_API_KEY")
+    assert "canary-0b5" not in cli(*words, PARTITA_API_KEY="canary-0b5").err
+    truth.key = None
+    assert "no sessions" in cli("sessions").out
+    truth.fault = lambda n: "html"
+    refused(cli(*words), 4, "HTML")
+    truth.fault = lambda n: None
+    done = cli("resume", "s", "--json")
+    assert done.code == 0 and len(done.json["clusters"]) == 3
+
+
+def test_a_model_that_never_concludes(cli, tmp_path):
+    with serving(Truth(numbers(30, 2))) as truth:
+        truth.fault = lambda n: "vague"
+        refused(cli(*run(truth.write(tmp_path / "c"), truth)), 4, "CONCLUSION")
+        truth.fault = lambda n: None
+        done = cli("resume", "s", "--json")
+        assert done.code == 0 and len(done.json["clusters"]) == 2
