@@ -59,7 +59,7 @@ class LlavaQwen2:
         self.name: str = about["name"]
         self.criteria: tuple[str, ...] = tuple(about["criteria"])
         self.embedding_width: int = head.projection.shape[1]
-        self.beta: float = float(head.beta)
+        self.beta: float = float(head.beta.detach())
         self.threshold: float = float(about["threshold"])
         self._seen: OrderedDict[bytes, Tensor] = OrderedDict()
 

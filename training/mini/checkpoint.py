@@ -61,4 +61,9 @@ def load_checkpoint(
         whole = optimizer.state_dict()
         whole["state"] = state
         optimizer.load_state_dict(whole)
+        # The fused optimiser walks memory: moments must lie as their parameter does, which may be channels last.
+        for parameter, moments in optimizer.state.items():
+            for part, tensor in moments.items():
+                if tensor.shape == parameter.shape:
+                    moments[part] = torch.empty_like(parameter).copy_(tensor)
     return int(about["step"])

@@ -44,7 +44,7 @@ def export_weights(
             "criteria": list(CRITERIA),
             "values": {c: list(ATTRIBUTES[c][1:]) for c in CRITERIA},
             "embedding_width": config.embedding_width,
-            "beta": round(float(head.beta), 4),
+            "beta": round(float(head.beta.detach()), 4),
             "threshold": config.threshold,
             "sha256": {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(draft.iterdir())},
         }

@@ -163,7 +163,7 @@ def measure_head(
     for criterion, known in collect_states(model, words, config, seen, 500, plain=True, seed=1).items():
         with torch.inference_mode():
             rows = head(known.hidden).numpy()
-        quality = graph_quality(rows, known.values, float(head.beta), config.threshold)
+        quality = graph_quality(rows, known.values, float(head.beta.detach()), config.threshold)
         measured[f"joined {criterion}"] = quality["pairs joined"]
         measured[f"apart {criterion}"] = quality["pairs kept apart"]
     return measured

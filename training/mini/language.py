@@ -85,7 +85,8 @@ def vocabulary(config: MiniConfig, out: Path) -> Vocabulary:
         rng = np.random.default_rng([config.seed, 31])
         attributes = np.stack([rng.integers(1, len(names), 2000) for names in ATTRIBUTES.values()], 1)
         attributes[:1000, :2], attributes[1000:, 2:4] = 0, 0
-        drawn = [Conversations(attributes, config).draw(rng) for _ in range(6000)]
+        conversations = Conversations(attributes, config)
+        drawn = [conversations.draw(rng) for _ in range(6000)]
         texts = [
             text for s in drawn for text in (s.question.instruction, s.reply, *(label for label, _ in s.question.items))
         ]
