@@ -22,7 +22,8 @@ def command(out: Path, kind: Literal["cards", "fruit"], count: int, seed: int) -
     """
     from training.world import write_examples
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(f"rendering {kind}", total=count)
         write_examples(out, kind, count, seed, lambda done, total: bar.update(task, completed=done, total=total))
     click.echo(f"{count} {kind} in {out / 'images'}, labels in {out / 'labels.csv'}", err=True)

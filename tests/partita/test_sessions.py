@@ -48,14 +48,14 @@ def test_finds_the_classes_and_tells_why(cli, truth, tmp_path):
     assert score["nmi"] == pytest.approx(1) and score["clusters"] == score["classes"] == 5 and score["items"] == 60
     assert score["calls_per_item"] == pytest.approx((asked["membership"] + asked["merge"]) / 60)
 
-    rows = [line for line in cli("trace", "s", "--json").out.splitlines()]
+    rows = cli("trace", "s", "--json").out.splitlines()
     assert len(rows) == asked["membership"] + asked["merge"]
     item = result["clusters"][0]["items"][0]
     assert 0 < len(cli("trace", "s", "--json", "--item", item).out.splitlines()) < len(rows)
     assert item in cli("trace", "s", "--item", item).out
 
     assert cli("export", "s", "--to", tmp_path / "out.csv").code == 0
-    with open(tmp_path / "out.csv") as f:
+    with (tmp_path / "out.csv").open() as f:
         exported = list(csv.DictReader(f))
     assert {(r["item"], int(r["cluster"])) for r in exported} == {
         (i, c["id"]) for c in result["clusters"] for i in c["items"]
@@ -163,7 +163,7 @@ def test_ctrl_c_pauses_and_resume_goes_on(cli, truth, tmp_path, number):
     while len(truth.asked) < 150 and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 3, err
     assert "partita resume s" in err and "Traceback" not in err
     assert cli("show", "s", "--json").json["status"] == "paused"
@@ -211,6 +211,8 @@ def test_duplicates_are_asked_once_and_bad_files_are_listed(cli, truth, tmp_path
 def test_caption_mode_and_texts(cli, tmp_path):
     """Descriptions name the kind; texts have no picture, so the endpoint is asked about images only here."""
     with serving(Truth(numbers(40, 4))) as truth:
-        done = cli("run", truth.write(tmp_path / "c"), "--by", "kind", "--endpoint", truth.url, "--session", "s", "--json")
+        done = cli(
+            "run", truth.write(tmp_path / "c"), "--by", "kind", "--endpoint", truth.url, "--session", "s", "--json"
+        )
     assert done.code == 0, done.err
     assert len(done.json["clusters"]) == 4
