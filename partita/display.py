@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -16,7 +16,8 @@ from partita.result import Result
 from partita.watch import Watch
 
 _STAGES = {
-    "start": "starting",
+    "start": "starting the model",
+    "scan": "reading the collection",
     "describe": "describing and embedding items",
     "relate": "building the relational graph",
     "traverse": "component agents: items assigned",
@@ -27,12 +28,19 @@ _PLAIN_EVERY = 10.0
 
 
 @contextmanager
-def progress_on(console: Console) -> Iterator[Watch]:
+def progress_on(console: Console, on_named: Callable[[str], None]) -> Iterator[Watch]:
     """Show a session's progress until the block ends: a live bar on a terminal, now and then a line elsewhere."""
     watch = Watch()
-    scanned: list[tuple[int, int]] = []
-    watch.on_scan = lambda done, total: scanned.append((done, total)) if total and not len(scanned) else None
-    watch.on_named = lambda name: console.print(f"session [bold]{escape(name)}[/]", highlight=False)
+
+    def scanned(done: int, total: int) -> None:
+        watch.progress.stage, watch.progress.done, watch.progress.total = "scan", done, total
+
+    def named(name: str) -> None:
+        watch.progress.stage, watch.progress.done, watch.progress.total = "start", 0, 0
+        console.print(f"session [bold]{escape(name)}[/]", highlight=False)
+        on_named(name)
+
+    watch.on_scan, watch.on_named = scanned, named
     watch.on_note = lambda line: console.print(f"[yellow]{escape(line)}[/]", highlight=False)
     over = threading.Event()
     show = _show_bar if console.is_terminal else _show_lines

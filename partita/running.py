@@ -78,7 +78,7 @@ async def begin(
         raise SessionExists(
             f"there is a session {named!r} already: `partita resume {named}` goes on with it; or name another"
         )
-    found = await asyncio.to_thread(scan, collection, watch.on_scan)
+    found = await _scanned(collection, watch)
     async with connect(parameters, key, watch.on_note) as connection:
         record = SessionRecord(
             name=named,
@@ -95,6 +95,23 @@ async def begin(
                 watch.on_named(named)
             await _work(db, record, found, prompt_set, connection, max_calls, watch)
     return named
+
+
+async def _scanned(collection: Path, watch: Watch) -> Collection:
+    """Read the collection in a thread that ends when we are cancelled."""
+    cancelled = False
+
+    def tick(done: int, total: int) -> None:
+        if cancelled:
+            raise Paused("stopped while the collection was read; nothing was begun")
+        if watch.on_scan:
+            watch.on_scan(done, total)
+
+    try:
+        return await asyncio.to_thread(scan, collection, tick)
+    except asyncio.CancelledError:
+        cancelled = True
+        raise
 
 
 async def go_on(
@@ -116,6 +133,8 @@ async def go_on(
     watch = watch or Watch()
     record = load_session(db, name)
     with session_lock(db, record.id, name):
+        if watch.on_named:
+            watch.on_named(name)
         record = load_session(db, name)
         if record.status == "done":
             return

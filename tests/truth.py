@@ -62,15 +62,18 @@ class Truth:
         v = centre + self.noise * np.random.default_rng(10_000 + number).normal(size=32) / 32**0.5
         return (v / np.linalg.norm(v)).tolist()
 
+    @staticmethod
+    def number(part: dict) -> int:
+        """The number that an item shows: drawn in an image, or the last word of a text."""
+        if part["type"] == "text":
+            return int(part["text"].split()[-1])
+        return number_in(base64.b64decode(part["image_url"]["url"].split(",", 1)[1]))
+
     def reply(self, content: list[dict]) -> tuple[str, str]:
         shown: dict[str, list[int]] = {}
-        label = ""
-        for part in content:
-            if part["type"] == "text":
-                label = part["text"].split(",")[0].split(" ")[0] + (part["text"][8:9] if "Cluster" in part["text"] else "")
-            else:
-                data = base64.b64decode(part["image_url"]["url"].split(",", 1)[1])
-                shown.setdefault(label, []).append(self.kinds[number_in(data)])
+        for label, item in zip(content[1::2], content[2::2], strict=True):
+            side = label["text"].split(",")[0].rstrip(":0123456789 ")
+            shown.setdefault(side, []).append(self.kinds[self.number(item)])
         sides = list(shown.values())
         if len(sides) == 1:
             return "describe", f"It is of kind {'abcdefghijklmnopqrstuvwxyz'[sides[0][0]]}x."
@@ -84,7 +87,9 @@ class Truth:
             case None:
                 return None
             case "429":
-                return web.json_response({"error": {"message": "slow down"}}, status=429, headers={"Retry-After": "0.05"})
+                return web.json_response(
+                    {"error": {"message": "slow down"}}, status=429, headers={"Retry-After": "0.05"}
+                )
             case "html":
                 return web.Response(text="<html>bad gateway</html>", content_type="text/html")
             case "half":
@@ -131,8 +136,7 @@ class Truth:
         if isinstance(fault, web.StreamResponse):
             return fault
         if "messages" in body:
-            data = base64.b64decode(body["messages"][0]["content"][-1]["image_url"]["url"].split(",", 1)[1])
-            vector = self.vector(number_in(data))
+            vector = self.vector(self.number(body["messages"][0]["content"][-1]))
         else:
             seed = int(hashlib.sha256(body["input"].encode()).hexdigest()[:8], 16)
             vector = np.random.default_rng(seed).normal(size=32).tolist()

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import click
+from rich.console import Console
 
+from partita.display import print_result
 from partita.settings import DEFAULT_DB
+from partita.stored import result_of
+from storage.database import Database
+from storage.errors import PartitaError
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -41,6 +47,33 @@ def working(command: F) -> F:
     ):
         command = option(command)
     return command
+
+
+class Report:
+    """Which session a command is about, once that is known."""
+
+    session = ""
+
+    def begun(self, name: str) -> None:
+        """Called with the session's name."""
+        self.session = name
+
+
+@contextmanager
+def reported(database: Database, as_json: bool) -> Iterator[Report]:
+    """End a command that works on a session with its result; as JSON also when the session is paused or has failed."""
+    report = Report()
+    try:
+        yield report
+    except (PartitaError, KeyboardInterrupt):
+        if report.session and as_json:
+            print_json(result_of(database, report.session).to_json())
+        raise
+    result = result_of(database, report.session)
+    if as_json:
+        print_json(result.to_json())
+    else:
+        print_result(Console(), result)
 
 
 def print_json(value: Any) -> None:

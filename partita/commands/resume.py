@@ -9,10 +9,9 @@ import click
 from rich.console import Console
 
 from partita.commands import options
-from partita.display import print_result, progress_on
+from partita.display import progress_on
 from partita.running import go_on
 from partita.settings import read_environment
-from partita.stored import result_of
 from storage.database import open_database
 
 
@@ -23,12 +22,10 @@ from storage.database import open_database
 @options.as_json
 def command(session: str, db: str, max_calls: int | None, as_json: bool, **changes: Any) -> None:
     """Go on with SESSION where it stopped. No finished call is made again."""
-    with open_database(db) as database:
-        with progress_on(Console(stderr=True)) as watch:
-            key = read_environment().api_key
-            asyncio.run(go_on(database, session, changes=changes, key=key, max_calls=max_calls, watch=watch))
-        result = result_of(database, session)
-    if as_json:
-        options.print_json(result.to_json())
-    else:
-        print_result(Console(), result)
+    with (
+        open_database(db) as database,
+        options.reported(database, as_json) as report,
+        progress_on(Console(stderr=True), report.begun) as watch,
+    ):
+        key = read_environment().api_key
+        asyncio.run(go_on(database, session, changes=changes, key=key, max_calls=max_calls, watch=watch))

@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 
 from partita.commands import options
-from partita.display import print_result, progress_on
+from partita.display import progress_on
 from partita.running import begin
 from partita.settings import make_parameters, read_environment
 from partita.stored import result_of
@@ -77,21 +77,15 @@ def command(collection: Path, criterion: str, name: str | None, db: str, prompts
     given["threshold"] = threshold(given["threshold"])
     parameters = make_parameters(given)
     console = Console(stderr=True)
-    with open_database(db) as database:
-        with progress_on(console) as watch:
-            name = asyncio.run(
-                begin(
-                    database, collection, criterion, parameters, name=name, prompts=prompts,
-                    key=read_environment().api_key, max_calls=max_calls, watch=watch,
-                )
+    with open_database(db) as database, options.reported(database, as_json) as report:
+        with progress_on(console, report.begun) as watch:
+            work = begin(
+                database, collection, criterion, parameters, name=name, prompts=prompts,
+                key=read_environment().api_key, max_calls=max_calls, watch=watch,
             )  # fmt: skip
-        result = result_of(database, name)
-    if picture:
-        from partita.picture import write_picture
+            asyncio.run(work)
+        if picture:
+            from partita.picture import write_picture
 
-        write_picture(result, collection, picture)
-        console.print(f"picture: {picture}", highlight=False)
-    if as_json:
-        options.print_json(result.to_json())
-    else:
-        print_result(Console(), result)
+            write_picture(result_of(database, report.session), collection, picture)
+            console.print(f"picture: {picture}", highlight=False)

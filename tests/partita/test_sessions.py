@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import random
 import signal
 import time
@@ -163,9 +164,10 @@ def test_ctrl_c_pauses_and_resume_goes_on(cli, truth, tmp_path, number):
     while len(truth.asked) < 150 and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=60)
     assert process.returncode == 3, err
     assert "partita resume s" in err and "Traceback" not in err
+    assert json.loads(out.splitlines()[-1])["status"] == "paused"
     assert cli("show", "s", "--json").json["status"] == "paused"
     done = cli("resume", "s", "--json")
     assert done.code == 0 and len(done.json["clusters"]) == 5
@@ -208,11 +210,27 @@ def test_duplicates_are_asked_once_and_bad_files_are_listed(cli, truth, tmp_path
     assert "images/0000.png" in home["items"]
 
 
-def test_caption_mode_and_texts(cli, tmp_path):
-    """Descriptions name the kind; texts have no picture, so the endpoint is asked about images only here."""
+def test_caption_mode(cli, tmp_path):
     with serving(Truth(numbers(40, 4))) as truth:
-        done = cli(
-            "run", truth.write(tmp_path / "c"), "--by", "kind", "--endpoint", truth.url, "--session", "s", "--json"
-        )
+        folder = truth.write(tmp_path / "c")
+        done = cli("run", folder, "--by", "kind", "--endpoint", truth.url, "--session", "s", "--json")
     assert done.code == 0, done.err
     assert len(done.json["clusters"]) == 4
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_texts(cli, truth, tmp_path, suffix):
+    texts = [f"a text, with a comma, of number {n}" for n in truth.kinds]
+    table = tmp_path / f"texts{suffix}"
+    with table.open("w", newline="") as f:
+        if suffix == ".csv":
+            csv.writer(f).writerows(
+                [["text", "kind"], *([t, k] for t, k in zip(texts, truth.kinds.values(), strict=True))]
+            )
+        else:
+            f.writelines(json.dumps({"text": t}) + "\n" for t in texts)
+    done = cli(*run(table, truth))
+    assert done.code == 0, done.err
+    assert len(done.json["clusters"]) == 5 and "row 1" in {i for c in done.json["clusters"] for i in c["items"]}
+    if suffix == ".csv":
+        assert cli("score", "s", "--labels", table, "--column", "kind", "--json").json["nmi"] == pytest.approx(1)
