@@ -11,12 +11,10 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from storage.errors import CollectionError
+from storage.images import Undecodable, opened
 
 if TYPE_CHECKING:
     from PIL import Image
-
-MAX_PIXELS = 80_000_000
-"""Larger images are refused before anything of them is decoded: 80 million pixels take 240 MB."""
 
 _JPEG = {"quality": 90, "subsampling": 0, "optimize": False, "progressive": False}
 _ORIENTATION = 0x0112
@@ -30,36 +28,26 @@ def encode_image(payload: bytes, longest_side: int = 768) -> bytes:
     The EXIF orientation is applied, transparency is laid on white, of an animation the first frame is taken. The same
     payload gives the same bytes.
 
+    Whatever `storage.items.scan` accepts is encoded.
+
     Raises:
-        CollectionError: not an image, a broken one, or one of more than `MAX_PIXELS`; the message says which.
+        CollectionError: not an image, a broken one, or one of too many pixels; the message says which.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     if longest_side < 1:
         raise ValueError(f"longest_side is {longest_side}: it must be at least 1 pixel")
-    if not payload:
-        raise CollectionError("the file is empty: put the image back or take the file out of the collection")
     try:
-        with Image.open(io.BytesIO(payload)) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise _too_large(f"{width}×{height}")
+        with opened(payload) as image:
             image.draft(None, (2 * longest_side, 2 * longest_side))  # JPEG decodes faster when it may decode less
-            turn = _TURN.get(image.getexif().get(_ORIENTATION, 1))
+            image.load()
+            turn = _turn(image)
             flat = _on_white(image)
             flat.thumbnail((longest_side, longest_side), Image.Resampling.LANCZOS)
-            if turn is not None:
-                flat = flat.transpose(Image.Transpose(turn))
-    except CollectionError:
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning, MemoryError):
-        raise _too_large("far too many") from None
-    except UnidentifiedImageError:
-        raise CollectionError(
-            "not an image that can be read: save it as PNG, JPEG or WebP, or take it out of the collection"
-        ) from None
-    except Exception as fault:  # noqa: BLE001 decoders raise what they like: OSError, SyntaxError, struct.error, …
-        raise CollectionError(f"a broken image ({_one_line(fault)}): save it again or take it out") from None
+    except Undecodable as why:
+        raise CollectionError(f"{why}; put a good image there, or take the file out of the collection") from None
+    if turn is not None:
+        flat = flat.transpose(Image.Transpose(turn))
     flat.info.clear()  # Pillow would write a comment again
     out = io.BytesIO()
     flat.save(out, "JPEG", **_JPEG)
@@ -76,6 +64,14 @@ def text_part(text: str) -> dict[str, Any]:
     return {"type": "text", "text": text}
 
 
+def _turn(image: Image.Image) -> int | None:
+    """The `Image.Transpose` that sets the image upright; a broken EXIF block tells no orientation."""
+    try:
+        return _TURN.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # noqa: BLE001 - struct.error, SyntaxError, ValueError, …
+        return None
+
+
 def _on_white(image: Image.Image) -> Image.Image:
     """RGB, whatever the mode: transparency on white, 16 and 32 bits a channel scaled to 8."""
     from PIL import Image
@@ -87,24 +83,32 @@ def _on_white(image: Image.Image) -> Image.Image:
         flat = Image.new("RGB", image.size, "white")
         flat.paste(image, mask=image.getchannel("A"))
         return flat
-    return image.convert("RGB")
+    return _from_lab(image) if image.mode == "LAB" else image.convert("RGB")
+
+
+def _from_lab(image: Image.Image) -> Image.Image:
+    """The one mode that `convert` can't turn into RGB."""
+    from PIL import ImageCms
+
+    flat = ImageCms.profileToProfile(
+        image, ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), outputMode="RGB"
+    )
+    assert flat is not None
+    return flat
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     import numpy as np
     from PIL import Image
 
-    values = np.nan_to_num(np.asarray(image, dtype=np.float64))
+    values = np.asarray(image)
+    grey = np.empty(values.shape, dtype=np.uint8)
     if image.mode.startswith("I;16"):
-        values = values / 257
-    elif values.max(initial=0) > 255:
-        values = values * (255 / values.max())
-    return Image.fromarray(values.clip(0, 255).round().astype(np.uint8))
-
-
-def _too_large(size: str) -> CollectionError:
-    return CollectionError(f"{size} pixels, the limit is {MAX_PIXELS // 1_000_000} million: make the image smaller")
-
-
-def _one_line(fault: Exception) -> str:
-    return " ".join(str(fault).split())[:120] or type(fault).__name__
+        scale = 1 / 257
+    else:
+        highest = float(np.nan_to_num(values).max(initial=0))
+        scale = 255 / highest if highest > 255 else 1.0
+    for top in range(0, len(values), 256):  # in strips: a large image in float64 would take gigabytes
+        strip = np.nan_to_num(values[top : top + 256]).astype(np.float64)
+        grey[top : top + 256] = (strip * scale).clip(0, 255).round()
+    return Image.fromarray(grey)

@@ -9,13 +9,10 @@ whatever a table or a link says.
 from __future__ import annotations
 
 import hashlib
-import io
 import os
 import posixpath
 import re
 import stat
-import threading
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 from storage.errors import CollectionError
+from storage.images import MAX_PIXELS, Undecodable, opened, quiet
 from storage.rows import TABLE_SUFFIXES, read_rows
 
 Kind = Literal["image", "text"]
@@ -31,15 +29,10 @@ Progress = Callable[[int, int], None]
 IMAGE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".avif", ".ppm", ".pgm", ".pbm"}
 )
-MAX_PIXELS = 100_000_000
 MAX_BYTES = 512 * 1024 * 1024
 
-# Only these decoders run, whatever a file claims to be: some of Pillow's others start programs (EPS).
-_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "WEBP", "TIFF", "AVIF", "PPM")
 _ELSEWHERE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|(?:file|data|https?|ftp|s3|gs):", re.IGNORECASE)
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]|\\\\")
-# Decoded images of more pixels than this are held one at a time, so that memory stays bounded.
-_LARGE = 16_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,10 +137,12 @@ def read_bytes(item: Item) -> bytes:
 def collection_from_rows(root: str | Path, rows: Iterable[ItemRow]) -> Collection:
     """The collection of a stored session. `root` is the collection's path as the session records it, folder or table.
 
-    Files are not touched: `read_bytes` checks each one when it is needed.
+    Items are not touched: `read_bytes` checks each one when it is needed. A path that is gone was a table if it has a
+    table's suffix.
     """
     root = Path(root)
-    folder = root.parent if root.suffix.lower() in TABLE_SUFFIXES and not root.is_dir() else root
+    is_table = root.suffix.lower() in TABLE_SUFFIXES if not root.exists() else not root.is_dir()
+    folder = root.parent if is_table else root
     items: list[Item] = []
     failed: list[FailedItem] = []
     for row in sorted(rows, key=lambda row: row.position):
@@ -298,17 +293,13 @@ def _read_images(
     from PIL import Image
 
     Image.init()  # not thread-safe on first use
-    large = threading.Lock()
     items: list[Item] = []
     failed: list[FailedItem] = []
 
     def read(name: str) -> Item | FailedItem:
-        return _read_image(root, name, max_pixels, large)
+        return _read_image(root, name, max_pixels)
 
-    # Pillow warns about odd but readable files; with warnings as errors a warning would make an item fail. The
-    # filter is set here, around the pool, since it is one for all threads.
-    with warnings.catch_warnings(), ThreadPoolExecutor(max(1, min(threads, len(names)))) as pool:
-        warnings.simplefilter("ignore")
+    with quiet(), ThreadPoolExecutor(max(1, min(threads, len(names)))) as pool:
         try:
             for done, item in enumerate(pool.map(read, names), 1):
                 if isinstance(item, Item):
@@ -323,7 +314,7 @@ def _read_images(
     return items, failed
 
 
-def _read_image(root: Path, name: str, max_pixels: int, large: threading.Lock) -> Item | FailedItem:
+def _read_image(root: Path, name: str, max_pixels: int) -> Item | FailedItem:
     path = root / name
     try:
         if not _inside(root, path):
@@ -340,38 +331,12 @@ def _read_image(root: Path, name: str, max_pixels: int, large: threading.Lock) -
         return FailedItem(name, "a link that leads nowhere" if path.is_symlink() else "there is no such file")
     except OSError as error:
         return FailedItem(name, f"it can't be read ({error.strerror or error})")
-    why = _undecodable(content, max_pixels, large)
-    if why is not None:
-        return FailedItem(name, why)
-    return Item(name, hashlib.sha256(content).hexdigest(), "image", path=path)
-
-
-def _undecodable(content: bytes, max_pixels: int, large: threading.Lock) -> str | None:
-    """Why `content` is not an image that can be decoded, or None. Decodes the first frame in full."""
-    from PIL import Image, UnidentifiedImageError
-
     try:
-        with Image.open(io.BytesIO(content), formats=_FORMATS) as image:
+        with opened(content, max_pixels) as image:
             width, height = image.size
-            if width * height > max_pixels:
-                return _too_large(max_pixels, f"{width:,} x {height:,} pixels")
             # A reduced JPEG still passes through all of its data, so a truncated one is found at an eighth of the cost.
             image.draft(None, (max(1, width // 8), max(1, height // 8)))
-            if width * height > _LARGE:
-                with large:
-                    image.load()
-            else:
-                image.load()
-    except Image.DecompressionBombError:
-        return _too_large(max_pixels, "more pixels than Pillow opens")
-    except UnidentifiedImageError:
-        return "it is not an image"
-    except MemoryError:
-        return "there is not enough memory to decode it"
-    except Exception as error:  # noqa: BLE001 - decoders raise nearly anything on hostile data
-        return f"it can't be decoded ({' '.join(str(error).split())[:200] or type(error).__name__})"
-    return None
-
-
-def _too_large(max_pixels: int, size: str) -> str:
-    return f"it has {size}; at most {max_pixels / 1e6:g} megapixels are taken: make it smaller"
+            image.load()
+    except Undecodable as why:
+        return FailedItem(name, str(why))
+    return Item(name, hashlib.sha256(content).hexdigest(), "image", path=path)

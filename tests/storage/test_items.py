@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from storage.errors import CollectionError
-from storage.items import Collection, FailedItem, Item, collection_from_rows, read_bytes, scan
+from storage.items import Collection, FailedItem, Item, ItemRow, collection_from_rows, read_bytes, scan
 
 
 def picture(path: Path, color: str = "red", size: tuple[int, int] = (16, 12), **options: object) -> Path:
@@ -373,3 +373,15 @@ def test_read_bytes_notices_what_changed(two: Path) -> None:
 def test_a_collection_from_rows_of_a_table_that_is_gone(tmp_path: Path) -> None:
     found = collection_from_rows(tmp_path / "gone.csv", [])
     assert found == Collection(tmp_path, (), ())
+
+
+def test_a_link_to_a_table_of_another_name_can_be_resumed(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        picture(tmp_path / name, "red" if name == "a.png" else "blue")
+    (tmp_path / "y.dat").write_text("file\na.png\nb.png\n")
+    (tmp_path / "x.csv").symlink_to("y.dat")
+    found = scan(tmp_path / "x.csv")
+    rows = [ItemRow(i, item.name, item.content_hash, item.kind, None, i, None) for i, item in enumerate(found.items)]
+    for recorded in ("x.csv", "y.dat"):
+        again = collection_from_rows(tmp_path / recorded, rows)
+        assert again == found and [read_bytes(item) for item in again.items]
