@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 # One build of torch is enough for everybody: the CPU build of this version, where the index has it.
 TORCH ?= torch==2.13.0
 DEMO := demo
+# The demo is the built-in model's, and the tests make their own settings: yours stay out of both.
+unexport PARTITA_DB PARTITA_ENDPOINT PARTITA_MODEL PARTITA_API_KEY OPENAI_API_KEY
 
 .PHONY: demo test check mini clean
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import os
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -161,6 +162,6 @@ def choose_prompt_set(criterion: str, prompts: str | None) -> PromptSet:
         return set_for_criterion(criterion)
     if prompts in shipped_names():
         return shipped_set(prompts, criterion)
-    if not Path(prompts).exists() and "/" not in prompts and not prompts.endswith((".yaml", ".yml")):
+    if not os.path.exists(prompts) and "/" not in prompts and not prompts.endswith((".yaml", ".yml")):  # noqa: PTH110 - never raises
         return shipped_set(prompts, criterion)
     return read_prompt_file(Path(prompts), criterion)

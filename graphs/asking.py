@@ -20,7 +20,7 @@ import numpy.typing as npt
 from agents.conclusions import Conclusion, read_conclusions
 from agents.questions import ContentPart, Question, Sampling
 from serving.client import Reply, Vector
-from storage.errors import EndpointMisbehaves, Paused
+from storage.errors import EndpointMisbehaves, Paused, RequestRejected
 from storage.ledger import Answer
 
 NEVER_CONCLUDING = 24
@@ -70,7 +70,6 @@ class Progress:
     """Answers taken from the ledger."""
     unknown: int = 0
     retries: int = 0
-    in_flight: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     """Time spent in each stage by this process."""
 
@@ -122,6 +121,8 @@ class Asker:
     ) -> Answer:
         """The answer to a question, from the ledger or from the model.
 
+        A question that the endpoint rejects has an empty reply, UNKNOWN, with the endpoint's words as reason.
+
         Raises:
             Paused: the session is to stop, or its budget of calls is used up.
             EndpointError: the endpoint can't be used.
@@ -138,10 +139,16 @@ class Asker:
                     question.messages(parts.__getitem__),
                     key=key, max_tokens=s.max_tokens, temperature=s.temperature, seed=s.seed,
                 )  # fmt: skip
+            except RequestRejected as e:
+                # One question that the endpoint won't take (a picture it can't read, say) is no reason to stop.
+                reply, rejected = Reply("", s.model, 0, 0, 0.0, 1), str(e)
             except BaseException:
                 self._spent -= 1
                 raise
+            else:
+                rejected = ""
             conclusion, reason = self._concluded_in(question, reply.text)
+            reason = rejected or reason
             answer = Answer(
                 key=key, kind=question.kind, component=component, step=step, attempt=question.attempt, subject=subject,
                 prompt_hash=question.prompt_hash, reply=reply.text, conclusion=conclusion, reason=reason,
@@ -151,7 +158,7 @@ class Asker:
             self.progress.calls += 1
             self.progress.unknown += conclusion == Conclusion.UNKNOWN
             await self._ledger.record(answer, question.instruction)
-            self._notice(conclusion)
+            self._notice(answer)
             return answer
 
         return await self._once(key, call)
@@ -182,6 +189,11 @@ class Asker:
         answer = await self._once(key, call)
         assert answer.vector is not None
         return answer.vector
+
+    def forget_vectors(self) -> None:
+        """Let go of the embeddings: they are in the ledger, and the graph is made."""
+        for key in [key for key, answer in self.answers.items() if answer.kind == "embed"]:
+            del self.answers[key]
 
     async def each(self, work: Iterable[Callable[[], Awaitable[None]]]) -> None:
         """Do all the work, some of it side by side; when one part fails the others stop at their next call.
@@ -229,11 +241,7 @@ class Asker:
             async with self._free:
                 if self._stop is not None:
                     raise self._stop
-                self.progress.in_flight += 1
-                try:
-                    answer = await call()
-                finally:
-                    self.progress.in_flight -= 1
+                answer = await call()
             self.progress.retries += answer.attempts - 1
             self.answers[key] = answer
             return answer
@@ -247,13 +255,16 @@ class Asker:
         verdict = read_conclusions(text, question.conclusions)
         return str(verdict.conclusions[0]), verdict.reason
 
-    def _notice(self, conclusion: str | None) -> None:
-        if conclusion in ("YES", "NO"):
+    def _notice(self, answer: Answer) -> None:
+        if answer.conclusion in ("YES", "NO"):
             self._concluded = True
-        elif conclusion == Conclusion.UNKNOWN and not self._concluded:
+        elif answer.conclusion == Conclusion.UNKNOWN and not self._concluded:
             self._inconclusive += 1
-            if self._inconclusive >= NEVER_CONCLUDING:
-                raise EndpointMisbehaves(
-                    f"the model gave {self._inconclusive} replies and none ends with "
-                    "<CONCLUSION> YES </CONCLUSION> or NO; `partita trace` shows them: use another model or --prompts"
-                )
+            if self._inconclusive < NEVER_CONCLUDING:
+                return
+            if not answer.reply and answer.reason:
+                raise EndpointMisbehaves(f"the endpoint takes none of the agents' questions: {answer.reason}")
+            raise EndpointMisbehaves(
+                f"the model gave {self._inconclusive} replies and none ends with "
+                "<CONCLUSION> YES </CONCLUSION> or NO; `partita trace` shows them: use another model or --prompts"
+            )

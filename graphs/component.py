@@ -101,14 +101,14 @@ def enter(
     return _NODE[runtime.context.traversal.phase]
 
 
-def seed(state: ComponentState, runtime: Runtime[ComponentContext]) -> Command[Literal["candidate"]]:
+async def seed(state: ComponentState, runtime: Runtime[ComponentContext]) -> Command[Literal["candidate"]]:
     """Start a cluster."""
     v = runtime.context.traversal.seed()
     runtime.context.on_assigned()
     return Command(goto="candidate", update={"seed": v, "members": 1})
 
 
-def candidate(state: ComponentState, runtime: Runtime[ComponentContext]) -> Command[Literal["assess", "finish"]]:
+async def candidate(state: ComponentState, runtime: Runtime[ComponentContext]) -> Command[Literal["assess", "finish"]]:
     """Choose whom to ask about."""
     asked = runtime.context.traversal.candidate()
     if asked is None:
@@ -144,18 +144,18 @@ async def assess(
             return Command(goto="candidate", update=seen)
 
 
-def update(state: ComponentState, runtime: Runtime[ComponentContext]) -> Command[Literal["candidate"]]:
+async def update(state: ComponentState, runtime: Runtime[ComponentContext]) -> Command[Literal["candidate"]]:
     """The candidate has joined the cluster."""
     runtime.context.on_assigned()
     return Command(goto="candidate", update={"members": runtime.context.traversal.size})
 
 
-def prune(state: ComponentState, runtime: Runtime[ComponentContext]) -> Command[Literal["candidate"]]:
+async def prune(state: ComponentState, runtime: Runtime[ComponentContext]) -> Command[Literal["candidate"]]:
     """The candidate's edges to the cluster have left the graph."""
     return Command(goto="candidate", update={"members": runtime.context.traversal.size})
 
 
-def finish(state: ComponentState, runtime: Runtime[ComponentContext]) -> Command[Literal["seed", "__end__"]]:
+async def finish(state: ComponentState, runtime: Runtime[ComponentContext]) -> Command[Literal["seed", "__end__"]]:
     """Close the cluster; go on with what is unassigned."""
     walk = runtime.context.traversal
     walk.finish()

@@ -62,7 +62,7 @@ def replay(context: MergeContext) -> None:
         context.merging.answer(Conclusion(answer.conclusion))
 
 
-def pair(state: MergeState, runtime: Runtime[MergeContext]) -> Command[Literal["compare", "__end__"]]:
+async def pair(state: MergeState, runtime: Runtime[MergeContext]) -> Command[Literal["compare", "__end__"]]:
     """Choose which two clusters to compare."""
     context = runtime.context
     context.show_progress()
@@ -77,11 +77,12 @@ async def compare(state: MergeState, runtime: Runtime[MergeContext]) -> Command[
     context = runtime.context
     asked = context.merging.open
     assert asked is not None
+    shown = [list(side) for side in asked.representatives]
     answer = await context.asker.ask(
         context.question(asked),
         component=None,
         step=context.merging.steps,
-        subject={"clusters": [list(shown) for shown in asked.representatives]},
+        subject={"representatives": shown, "clusters": shown},
     )
     conclusion = Conclusion(answer.conclusion or Conclusion.UNKNOWN)
     united = context.merging.answer(conclusion)
@@ -89,12 +90,12 @@ async def compare(state: MergeState, runtime: Runtime[MergeContext]) -> Command[
     return Command(goto="unite" if united else "keep", update=seen)
 
 
-def unite(state: MergeState, runtime: Runtime[MergeContext]) -> Command[Literal["pair"]]:
+async def unite(state: MergeState, runtime: Runtime[MergeContext]) -> Command[Literal["pair"]]:
     """The two clusters have become one."""
     return Command(goto="pair", update={"clusters": len(runtime.context.merging.clusters)})
 
 
-def keep(state: MergeState) -> Command[Literal["pair"]]:
+async def keep(state: MergeState) -> Command[Literal["pair"]]:
     """The two clusters stay apart, or the question is asked again after an UNKNOWN."""
     return Command(goto="pair")
 

@@ -28,6 +28,11 @@ FOREIGN_BETA = 1 / 0.07
 MEAN_DEGREE = 15
 """The mean degree that ``--threshold auto`` aims at (METHOD 5a)."""
 _BLOCK = 1024
+_DECIMALS = 5
+"""Cosines are rounded to so many places."""
+_HALF_STEP = 0.5 * 10**-_DECIMALS
+_TIES = MEAN_DEGREE // 2 + 1
+"""Of the pairs exactly at a calibrated threshold each node keeps so many of its later ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,19 +108,29 @@ def build_graph(embeddings: Floats, *, beta: float | None, threshold: float | No
     Args:
         embeddings: (n, d), finite; rows need not be of unit length. A row of zeros or NaN is an isolated node.
         beta: the embedder's own β, or None for embeddings that come without one.
-        threshold: τ in (0, 1), or None to choose the τ that gives a mean degree of 15.
+        threshold: τ in (0, 1), or None to choose the τ that gives a mean degree of 15. Of pairs exactly at the chosen
+            τ (equal descriptions embed equally) each node then keeps its next few, so that a thousand equal
+            items are joined without half a million edges.
     """
     beta = FOREIGN_BETA if beta is None else beta
     unit = _unit_rows(embeddings)
-    threshold = _calibrated(unit, beta) if threshold is None else threshold
-    least = _cosine(threshold, beta)
+    if threshold is None:
+        least = _calibrated(unit)
+        threshold = 1 / (1 + math.exp(-beta * max(least, -1.0)))
+        at_least = _TIES
+    else:
+        least = math.log(threshold / (1 - threshold)) / beta
+        at_least = len(unit)
     rows: list[npt.NDArray[np.int32]] = []
     columns: list[npt.NDArray[np.int32]] = []
     cosines: list[Floats] = []
     for start, block in _blocks(unit):
-        i, j = np.nonzero(block >= least)
-        upper = i + start < j
-        i, j = i[upper], j[upper]
+        block[np.arange(len(block))[:, None] + start >= np.arange(len(unit))] = -2  # each pair once
+        edges = block >= least - _HALF_STEP
+        if at_least < len(unit):
+            ties = edges & (block <= least + _HALF_STEP)
+            edges &= ~ties | (np.cumsum(ties, axis=1, dtype=np.int32) <= at_least)
+        i, j = np.nonzero(edges)
         rows.append((i + start).astype(np.int32))
         columns.append(j.astype(np.int32))
         cosines.append(block[i, j])
@@ -134,18 +149,15 @@ def _unit_rows(embeddings: Floats) -> Floats:
 def _blocks(unit: Floats) -> Iterator[tuple[int, Floats]]:
     isolated = np.linalg.norm(unit, axis=1) == 0
     for start in range(0, len(unit), _BLOCK):
-        block = unit[start : start + _BLOCK] @ unit.T
+        # Cosines of equal items differ in the last bits, by how a product is cut up; rounding makes them equal.
+        block = np.round(unit[start : start + _BLOCK] @ unit.T, _DECIMALS)
         block[isolated[start : start + _BLOCK]] = -2
         block[:, isolated] = -2
         yield start, block
 
 
-def _cosine(threshold: float, beta: float) -> float:
-    return math.log(threshold / (1 - threshold)) / beta
-
-
-def _calibrated(unit: Floats, beta: float) -> float:
-    """The τ at which the mean degree is 15: the weight of the (15·n/2)-th most alike pair."""
+def _calibrated(unit: Floats) -> float:
+    """The cosine at which the mean degree is 15: that of the (15·n/2)-th most alike pair."""
     wanted = min(MEAN_DEGREE * len(unit) // 2, len(unit) * (len(unit) - 1) // 2)
     best = np.empty(0, dtype=np.float32)
     for start, block in _blocks(unit):
@@ -153,8 +165,7 @@ def _calibrated(unit: Floats, beta: float) -> float:
         best = np.concatenate([best, pairs])
         if len(best) > wanted:
             best = np.partition(best, len(best) - wanted)[len(best) - wanted :]
-    cosine = float(best.min()) if len(best) else 1.0
-    return 1 / (1 + math.exp(-beta * max(cosine, -1.0)))
+    return float(best.min()) if len(best) else 1.0
 
 
 def _compressed(n: int, u: Ints, v: Ints, w: Ints, beta: float, threshold: float) -> RelationalGraph:

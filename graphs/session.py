@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, TypedDict
 
 import numpy as np
+import numpy.typing as npt
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
 from langgraph.graph import END, START, StateGraph
@@ -34,6 +35,10 @@ from storage.errors import EndpointMisbehaves, RequestRejected
 
 GRAPH = "graph"
 """The artefact that holds a session's relational graph."""
+HOPELESS = 8
+"""So many items that can't be described or embedded, and none that can, and the endpoint is no use."""
+
+Vector = npt.NDArray[np.float32]
 
 
 class SessionState(TypedDict, total=False):
@@ -58,6 +63,8 @@ class SessionContext:
     asker: Asker
     load_artefact: Callable[[str], bytes | None]
     store_artefact: Callable[[str, bytes], None]
+    store_seconds: Callable[[Mapping[str, float]], None]
+    """Keeps the time spent in each stage by this process; called when a stage ends."""
     embed_mode: Literal["native", "caption"]
     embed_model: str
     beta: float | None
@@ -91,6 +98,7 @@ class SessionContext:
             yield
         finally:
             progress.seconds[clock] = progress.seconds.get(clock, 0.0) + time.monotonic() - began
+            self.store_seconds(progress.seconds)
 
     def described(self, node: int) -> str:
         """What the ledger says of a node, or an empty text."""
@@ -99,45 +107,50 @@ class SessionContext:
 
 
 async def describe(state: SessionState, runtime: Runtime[SessionContext]) -> Command[Literal["relate"]]:
-    """Describe and embed every item (METHOD 2), unless the graph is there already."""
+    """Describe and embed every item (METHOD 2) and relate them (METHOD 3), unless the graph is there already."""
     context = runtime.context
     stored = await asyncio.to_thread(context.load_artefact, GRAPH)
     if stored is not None:
         context.graph = RelationalGraph.from_bytes(stored)
         return Command(goto="relate")
+    vectors: dict[int, Vector] = {}
     with context.stage("describe", len(context.hashes), "embed"):
-        vectors: dict[int, np.ndarray[Any, np.dtype[np.float32]]] = {}
-
-        async def one(node: int) -> None:
-            question = questions.describe(context.prompts, context.hashes[node])
-            try:
-                answer = await context.asker.ask(question, component=None, step=None, subject={"item": node})
-                if not answer.reply.strip():
-                    raise RequestRejected("the model's description is empty")
-                vectors[node] = await context.asker.embed(
-                    question, answer.reply, mode=context.embed_mode, model=context.embed_model, node=node
-                )
-            except RequestRejected as e:
-                context.isolated[node] = str(e)
-                if len(context.isolated) >= 8 and not vectors:
-                    raise
-            context.asker.progress.done += 1
-
-        await context.asker.each(partial(one, node) for node in range(len(context.hashes)))
-        if not vectors:
-            raise EndpointMisbehaves(f"no item could be described and embedded: {context.isolated[0]}")
-        widths = {len(v) for v in vectors.values()}
-        if len(widths) > 1:
-            raise EndpointMisbehaves(
-                f"the embeddings have different widths ({sorted(widths)}): name one model with --embed-model"
-            )
+        await context.asker.each(partial(_describe, context, node, vectors) for node in range(len(context.hashes)))
     with context.stage("relate", len(context.hashes), "graph"):
-        embeddings = np.zeros((len(context.hashes), widths.pop()), dtype=np.float32)
-        for node, vector in vectors.items():
-            embeddings[node] = vector
+        embeddings = _stacked(context, vectors)
         context.graph = await asyncio.to_thread(build_graph, embeddings, beta=context.beta, threshold=context.threshold)
         await asyncio.to_thread(context.store_artefact, GRAPH, context.graph.to_bytes())
+        context.asker.forget_vectors()
     return Command(goto="relate")
+
+
+async def _describe(context: SessionContext, node: int, vectors: dict[int, Vector]) -> None:
+    question = questions.describe(context.prompts, context.hashes[node])
+    answer = await context.asker.ask(question, component=None, step=None, subject={"item": node})
+    try:
+        if not answer.reply.strip():
+            raise RequestRejected(answer.reason or "the model's description is empty")
+        vectors[node] = await context.asker.embed(
+            question, answer.reply, mode=context.embed_mode, model=context.embed_model, node=node
+        )
+    except RequestRejected as e:
+        context.isolated[node] = str(e)
+        if len(context.isolated) >= HOPELESS and not vectors:
+            raise EndpointMisbehaves(f"no item can be described and embedded: {e}") from e
+    context.asker.progress.done += 1
+
+
+def _stacked(context: SessionContext, vectors: dict[int, Vector]) -> Vector:
+    """(nodes, d) float32; isolated nodes have rows of zeros."""
+    if not vectors:
+        raise EndpointMisbehaves(f"no item can be described and embedded: {next(iter(context.isolated.values()))}")
+    widths = {len(v) for v in vectors.values()}
+    if len(widths) > 1:
+        raise EndpointMisbehaves(f"embeddings have different widths ({sorted(widths)}): name one model, --embed-model")
+    embeddings = np.zeros((len(context.hashes), widths.pop()), dtype=np.float32)
+    for node, vector in vectors.items():
+        embeddings[node] = vector
+    return embeddings
 
 
 async def relate(state: SessionState, runtime: Runtime[SessionContext]) -> Command[Literal["traverse"]]:
@@ -180,7 +193,11 @@ async def unite(state: SessionState, runtime: Runtime[SessionContext]) -> Comman
     """Run the merge agent over the clusters of all components (METHOD 5), and name what is left."""
     context = runtime.context
     assert context.graph is not None
-    clusters = [cluster for walk in context.walks for cluster in walk.clusters]
+    said = {v: context.described(v) for v in range(len(context.hashes))}
+    found = [cluster for walk in context.walks for cluster in walk.clusters]
+    # What the model could not describe it can't compare either: such an item stands alone.
+    mute = [cluster for cluster in found if not any(said[v] for v in cluster.members)]
+    clusters = [cluster for cluster in found if any(said[v] for v in cluster.members)]
     cut = (e for walk in context.walks for e in walk.cut)
     merging = Merging(context.graph, clusters, cut, context.representatives)
     mine = merge.MergeContext(merging, context.asker, context.prompts, context.hashes)
@@ -193,8 +210,7 @@ async def unite(state: SessionState, runtime: Runtime[SessionContext]) -> Comman
             "clusters": len(merging.clusters),
         }
         await agent.ainvoke(where, context.config("merge"), context=mine, durability=_durability(context))
-    said = {v: context.described(v) for v in range(len(context.hashes))}
-    context.partition = make_partition(merging.clusters, said, context.prompts, context.representatives)
+    context.partition = make_partition([*merging.clusters, *mute], said, context.prompts, context.representatives)
     return Command(goto="conclude", update={"clusters": len(merging.clusters)})
 
 

@@ -55,7 +55,8 @@ def cluster(
     from partita.running import begin
 
     environment = read_environment()
-    given = {"endpoint": environment.endpoint, "model": environment.model} | parameters
+    given = {"endpoint": environment.endpoint, "model": environment.model}
+    given |= {name: value for name, value in parameters.items() if value is not None}
     with open_database(db or environment.db) as database:
         name = _run(
             begin(
@@ -129,8 +130,9 @@ class Session:
     def score(self, labels: str | Path, column: str) -> Score:
         """Compare the partition with labels."""
         result = self.result()
+        result.require_clusters()
         found = {item: c.id for c in result.clusters for item in c.items}
-        true = read_labels(Path(labels), column, self._collection(), list(found) or [""])
+        true = read_labels(Path(labels), column, self._collection(), list(found))
         common = sorted(true)
         return score_labels([found[i] for i in common], [true[i] for i in common], result.calls_per_item)
 

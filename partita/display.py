@@ -27,6 +27,28 @@ _STAGES = {
 _PLAIN_EVERY = 10.0
 
 
+class _Output(Console):
+    def on_broken_pipe(self) -> None:
+        """Whoever read our output has left: the front door ends the command in order."""
+        raise BrokenPipeError
+
+
+def output() -> Console:
+    """A console on stdout."""
+    return _Output()
+
+
+class _QuietConsole(Console):
+    def on_broken_pipe(self) -> None:
+        """Whoever read our progress has left: go on without."""
+        self.quiet = True
+
+
+def quiet_console() -> Console:
+    """A console on stderr that never ends the work it tells of."""
+    return _QuietConsole(stderr=True)
+
+
 @contextmanager
 def progress_on(console: Console, on_named: Callable[[str], None]) -> Iterator[Watch]:
     """Show a session's progress until the block ends: a live bar on a terminal, now and then a line elsewhere."""
@@ -111,7 +133,7 @@ def _show_lines(console: Console, watch: Watch, over: threading.Event) -> None:
 def print_result(console: Console, result: Result) -> None:
     """The table of clusters, what failed, and what was spent."""
     if result.clusters:
-        table = Table(title=f"{result.items} items by {escape(result.criterion)!r}", title_justify="left", box=None)
+        table = Table(title=f"{result.items} items by {escape(repr(result.criterion))}", title_justify="left", box=None)
         table.add_column("#", justify="right", style="dim")
         table.add_column("cluster", style="bold", no_wrap=True, min_width=14, max_width=28)
         table.add_column("items", justify="right", no_wrap=True)

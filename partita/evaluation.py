@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -97,12 +98,13 @@ def read_labels(labels: Path, column: str, collection: Path, names: Sequence[str
 def _by_file(
     rows: Sequence[Mapping[str, str]], column: str, beside: Path, root: Path, names: Sequence[str]
 ) -> dict[str, str]:
-    by_path = {str((root / name).resolve()): name for name in names}
-    known = set(names)
+    by_path: dict[str, list[str]] = {}
+    for name in names:
+        by_path.setdefault(os.path.realpath(root / name), []).append(name)
     found: dict[str, str] = {}
     for row in rows:
-        file, label = row.get("file") or "", row.get(column) or ""
-        name = by_path.get(str((beside / file).resolve())) or (file if file in known else None)
-        if name is not None and label:
-            found[name] = label
+        file, label = (row.get("file") or "").replace("\0", ""), row.get(column) or ""
+        meant = by_path.get(os.path.realpath(beside / file)) or by_path.get(os.path.realpath(root / file)) or []
+        if label:
+            found.update(dict.fromkeys(meant, label))
     return found

@@ -7,6 +7,7 @@ import io
 import json
 import re
 import shutil
+import tempfile
 from pathlib import Path
 
 from partita.result import Result
@@ -27,18 +28,15 @@ def export(result: Result, collection: Path, to: Path, *, copy: bool = False) ->
         UsageError: the session has no partition, the target can't be written, or is a folder that is not empty.
     """
     result.require_clusters()
+    files = {".csv": _csv, ".json": _json, ".parquet": _parquet}
+    is_folder = to.is_dir() or not to.suffix
+    if not is_folder and to.suffix.lower() not in files:
+        raise UsageError(f"--to {to}: no export as {to.suffix!r}; use .csv, .json, .parquet, or a folder's name")
     try:
-        match to.suffix.lower():
-            case ".csv":
-                write_file(to, _csv(result))
-            case ".json":
-                write_file(to, (json.dumps(result.to_json(), ensure_ascii=False, indent=1) + "\n").encode())
-            case ".parquet":
-                write_file(to, _parquet(result))
-            case "":
-                _folder(result, collection, to, copy)
-            case other:
-                raise UsageError(f"--to {to}: no export as {other!r}; use .csv, .json, .parquet, or a folder's name")
+        if is_folder:
+            _folder(result, collection, to, copy)
+        else:
+            write_file(to, files[to.suffix.lower()](result))
     except OSError as e:
         raise UsageError(f"--to {to}: {e.strerror or e}; choose another place") from None
     return to
@@ -57,6 +55,10 @@ def _csv(result: Result) -> bytes:
     return out.getvalue().encode()
 
 
+def _json(result: Result) -> bytes:
+    return (json.dumps(result.to_json(), ensure_ascii=False, indent=1) + "\n").encode()
+
+
 def _parquet(result: Result) -> bytes:
     try:
         import pyarrow as pa
@@ -73,31 +75,51 @@ def _parquet(result: Result) -> bytes:
 
 def safe_name(name: str) -> str:
     """A name that every file system takes, and that stays inside its folder."""
-    kept = re.sub(r"[^\w -]+", "_", name).strip(" ._")[:80]
+    kept = re.sub(r"[^\w -]+", "_", name).strip(" ._").encode()[:80].decode(errors="ignore").strip(" ._")
     reserved = re.fullmatch(r"(con|prn|aux|nul|com\d|lpt\d)", kept, re.IGNORECASE)
     return f"_{kept}" if reserved or not kept else kept
 
 
 def _folder(result: Result, collection: Path, to: Path, copy: bool) -> None:
+    """All or nothing: the folder is made beside its place and put there when it is whole."""
     root = collection if collection.is_dir() else collection.parent
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise UsageError(f"--to {to}: is there already and not empty; choose a new folder")
-    for cluster in result.clusters:
-        folder = to / f"{cluster.id:03d} {safe_name(cluster.name)}"
-        folder.mkdir(parents=True)
-        for item in cluster.items:
-            source = (root / item).resolve()
-            if not source.is_file():
-                raise UsageError(f"{source}: the file is gone, or items are texts; export to .csv instead")
-            target = folder / safe_item(item)
-            if copy:
-                shutil.copyfile(source, target)
-            else:
-                target.symlink_to(source)
+    to = to.absolute()
+    to.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=to.parent, prefix=".partita-") as made:
+        for cluster in result.clusters:
+            folder = Path(made) / f"{cluster.id:03d} {safe_name(cluster.name)}"
+            folder.mkdir()
+            for item in cluster.items:
+                source = (root / item).resolve()
+                if not source.is_file():
+                    raise UsageError(f"{source}: the file is gone, or items are texts; export to .csv instead")
+                target = _free(folder / safe_item(item))
+                if copy:
+                    shutil.copyfile(source, target)
+                else:
+                    target.symlink_to(source)
+        if to.exists():
+            to.rmdir()
+        whole = Path(made)
+        whole.chmod(0o755)
+        whole.rename(to)
+        whole.mkdir()  # for TemporaryDirectory to remove
+
+
+def _free(path: Path) -> Path:
+    number, free = 1, path
+    while free.is_symlink() or free.exists():
+        number += 1
+        free = path.with_stem(f"{path.stem} {number}")
+    return free
 
 
 def safe_item(item: str) -> str:
-    """An item's name as one file name: folders are folded into it, so that equal names do not collide."""
+    """An item's name as one file name of at most 200 bytes, its folders folded into it."""
     path = Path(item)
-    stem = "__".join((*path.parent.parts, path.stem))
-    return re.sub(r"[^\w. -]+", "_", stem)[-150:] + re.sub(r"[^\w.]+", "_", path.suffix)
+    stem = re.sub(r"[^\w. -]+", "_", "__".join((*path.parent.parts, path.stem)))
+    suffix = re.sub(r"[^\w.]+", "_", path.suffix)
+    kept = stem.encode()[-180:].decode(errors="ignore").lstrip(" .")
+    return (kept or "_") + suffix

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from agents.questions import ContentPart
 from serving.images import encode_image, image_part, text_part
+from storage.errors import CollectionError
 from storage.items import Item, read_bytes
 
 _CACHE_BYTES = 256 * 2**20
@@ -43,5 +44,8 @@ class Gallery:
         return part
 
     def _encode(self, item: Item) -> tuple[ContentPart, int]:
-        jpeg = encode_image(read_bytes(item), self._longest_side)
+        try:
+            jpeg = encode_image(read_bytes(item), self._longest_side)
+        except CollectionError as e:
+            raise CollectionError(f"{item.name}: {str(e).removeprefix(item.name).lstrip()}") from e
         return image_part(jpeg), len(jpeg) * 4 // 3

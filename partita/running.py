@@ -32,6 +32,8 @@ from storage.ledger import Ledger
 from storage.locks import session_lock
 from storage.sessions import SessionRecord, create_session, list_sessions, load_items, load_session, update_session
 
+STAGES = ("embed", "graph", "traverse", "merge")
+"""What a session's time is told apart by (CONTRACT 3)."""
 GRACE = 5.0
 """Seconds that calls in flight get to finish after the first Ctrl-C."""
 
@@ -74,7 +76,13 @@ async def begin(
     prompt_set = choose_prompt_set(criterion, prompts)
     check_built_in(parameters, criterion)
     named = _check_name(name or default_name(criterion))
-    if name is not None and any(s.name == named for s in list_sessions(db)):
+    taken = {session.name for session in list_sessions(db)}
+    if name is None:
+        first, number = named, 1
+        while named in taken:
+            number += 1
+            named = f"{first}-{number}"
+    elif named in taken:
         raise SessionExists(
             f"there is a session {named!r} already: `partita resume {named}` goes on with it; or name another"
         )
@@ -138,7 +146,11 @@ async def go_on(
         record = load_session(db, name)
         if record.status == "done":
             return
-        parameters = make_parameters(changes or {}, base=Parameters.model_validate(record.parameters))
+        stored = Parameters.model_validate(record.parameters)
+        changes = dict(changes or {})
+        if changes.get("endpoint") and not changes.get("embed_endpoint") and stored.embed_endpoint == stored.endpoint:
+            changes["embed_endpoint"] = changes["endpoint"]
+        parameters = make_parameters(changes, base=stored)
         prompt_set = PromptSet.model_validate(record.prompt_set)
         found = collection_from_rows(record.collection, load_items(db, record.id))
         async with connect(parameters, key, watch.on_note) as connection:
@@ -156,7 +168,13 @@ async def _work(
 ) -> None:
     p = connection.parameters
     assert p.model and p.embed_model and p.embed_mode
-    update_session(db, record.id, status="running", why=None)
+
+    def store_seconds(spent: Mapping[str, float]) -> None:
+        seconds = {k: round(record.seconds.get(k, 0.0) + spent.get(k, 0.0), 3) for k in STAGES}
+        update_session(db, record.id, seconds=seconds)
+
+    update_session(db, record.id, status="running", why=None, parameters=p.model_dump(mode="json"))
+    store_seconds({})
     with Ledger(db, record.id) as ledger:
         graph_is_there = artefacts.get(db, record.id, GRAPH) is not None
         asker = Asker(
@@ -180,6 +198,7 @@ async def _work(
                     asker=asker,
                     load_artefact=partial(artefacts.get, db, record.id),
                     store_artefact=partial(artefacts.put, db, record.id),
+                    store_seconds=store_seconds,
                     embed_mode=p.embed_mode,
                     embed_model=p.embed_model,
                     beta=connection.beta,
@@ -188,14 +207,15 @@ async def _work(
                     checkpointer=checkpointer,
                 )
                 await _until_stopped(run_session(context), asker, record.name)
+                if context.isolated and watch.on_note:
+                    why_one = next(iter(context.isolated.values()))
+                    watch.on_note(f"{len(context.isolated)} items could not be described and stand alone: {why_one}")
         except BaseException as e:
             why = e
             raise
         finally:
-            spent = watch.progress.seconds
-            seconds = {k: round(record.seconds.get(k, 0.0) + spent.get(k, 0.0), 3) for k in {*record.seconds, *spent}}
             said = None if why is None else str(why) or type(why).__name__
-            update_session(db, record.id, status=_status(why), why=said, seconds=seconds)
+            update_session(db, record.id, status=_status(why), why=said)
     watch.progress.stage = "done"
 
 
@@ -215,9 +235,13 @@ async def _until_stopped(work: Coroutine[Any, Any, object], asker: Asker, name: 
     task = asyncio.ensure_future(work)
     paused = Paused(f"stopped; `partita resume {name}` goes on from here")
 
+    signalled = False
+
     def stop() -> None:
-        if asker.stopping is not None:
+        nonlocal signalled
+        if signalled:
             task.cancel()
+        signalled = True
         asker.stop(paused)
         loop.call_later(GRACE, task.cancel)
 
@@ -225,7 +249,7 @@ async def _until_stopped(work: Coroutine[Any, Any, object], asker: Asker, name: 
         try:
             await task
         except asyncio.CancelledError:
-            if asker.stopping is paused:
+            if signalled:
                 raise paused from None
             raise
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from storage.errors import UsageError
+from storage.urls import without_secrets
 
 DEFAULT_DB = "sqlite:///.partita/partita.db"
 EMBEDDED = "embedded"
@@ -39,6 +40,8 @@ class Parameters(BaseModel):
     """τ; None: the embedder's own, calibrated for foreign embeddings."""
     calibrate: bool = False
     """Calibrate τ even if the embedder has its own (``--threshold auto``)."""
+    candidates: int = Field(default=1, ge=1)
+    """B: candidates in one membership call; policy paper asks about one at a time."""
     window: int = Field(default=1, ge=1)
     """W: questions that a component may have outstanding (CONTRACT 6); policy paper has one."""
     seed: int = Field(default=0, ge=0, lt=2**31)
@@ -57,10 +60,19 @@ class Parameters(BaseModel):
         if url is None or url == EMBEDDED:
             return url
         if not re.match(r"https?://[^/\s]+", url):
-            raise ValueError(f"{url!r} is no http(s) URL; give the base URL of an OpenAI-compatible API, or 'embedded'")
+            raise ValueError(
+                f"{without_secrets(url)!r} is no http(s) URL; give an OpenAI-compatible API's base URL, or 'embedded'"
+            )
         if re.match(r"https?://[^/]*@", url):
             raise ValueError("the URL holds a user name or password; leave it out and set PARTITA_API_KEY")
         return url.rstrip("/")
+
+    @field_validator("candidates")
+    @classmethod
+    def _one_at_a_time(cls, candidates: int) -> int:
+        if candidates != 1:
+            raise ValueError("policy paper asks about one candidate at a time: leave it out, or give 1")
+        return candidates
 
     @property
     def embeds_natively(self) -> bool:

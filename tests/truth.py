@@ -43,6 +43,8 @@ class Truth:
     """Fault for the n-th request: an HTTP status, "html", "half", "silence" or "vague"."""
     key: str | None = None
     """Bearer token it wants."""
+    rejects: int | None = None
+    """Number whose picture it answers 400 to."""
     url: str = ""
     asked: list[tuple[str, str]] = field(default_factory=list)
     """(kind, idempotency key) of every answered question."""
@@ -115,7 +117,10 @@ class Truth:
         fault = await self._fault()
         if isinstance(fault, web.StreamResponse):
             return fault
-        kind, text = self.reply(body["messages"][0]["content"])
+        content = body["messages"][0]["content"]
+        if self.rejects in [self.number(part) for part in content[2::2]]:
+            return web.json_response({"error": {"message": "no such picture"}}, status=400)
+        kind, text = self.reply(content)
         if fault == "vague" and kind != "describe":
             text = "Hard to say."
         self.asked.append((kind, request.headers["Idempotency-Key"]))

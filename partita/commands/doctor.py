@@ -8,12 +8,12 @@ from importlib.util import find_spec
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from agents.prompt_sets import shipped_set
 from partita.commands import options
+from partita.display import output
 from partita.endpoints import connect
 from partita.settings import EMBEDDED, make_parameters, read_environment
 from serving.probe import Finding, probe
@@ -68,7 +68,7 @@ def command(db: str, as_json: bool, **given: Any) -> None:
         for f in findings:
             mark = {True: "[green]✓[/]", False: "[red]✗[/]", None: "[yellow]–[/]"}[f.ok]
             table.add_row(mark, f.name, escape(f.detail), f"[dim]{escape(f.advice)}[/]")
-        Console().print(table)
+        output().print(table)
     click.get_current_context().exit(code)
 
 

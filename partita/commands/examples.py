@@ -9,6 +9,8 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
+from storage.errors import UsageError
+
 
 @click.command("examples")
 @click.argument("out", type=click.Path(path_type=Path))
@@ -25,5 +27,8 @@ def command(out: Path, kind: Literal["cards", "fruit"], count: int, seed: int) -
     console = Console(stderr=True)
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(f"rendering {kind}", total=count)
-        write_examples(out, kind, count, seed, lambda done, total: bar.update(task, completed=done, total=total))
+        try:
+            write_examples(out, kind, count, seed, lambda done, total: bar.update(task, completed=done, total=total))
+        except (ValueError, OSError) as e:
+            raise UsageError(f"{out}: {getattr(e, 'strerror', None) or e}; choose another folder") from None
     click.echo(f"{count} {kind} in {out / 'images'}, labels in {out / 'labels.csv'}", err=True)

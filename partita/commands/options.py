@@ -9,9 +9,8 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import click
-from rich.console import Console
 
-from partita.display import print_result
+from partita.display import output, print_result
 from partita.settings import DEFAULT_DB
 from partita.stored import result_of
 from storage.database import Database
@@ -24,7 +23,7 @@ database = click.option(
     help="SQLAlchemy URL of the database: SQLite or PostgreSQL.",
 )  # fmt: skip
 as_json = click.option(
-    "--json", "as_json", is_flag=True, help="End with one JSON object on stdout; progress goes to stderr."
+    "--json", "as_json", is_flag=True, help="The last line on stdout is one JSON object; progress goes to stderr."
 )
 session = click.argument("session", metavar="SESSION")
 
@@ -73,7 +72,7 @@ def reported(database: Database, as_json: bool) -> Iterator[Report]:
     if as_json:
         print_json(result.to_json())
     else:
-        print_result(Console(), result)
+        print_result(output(), result)
 
 
 def print_json(value: Any) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from agents.prompt_sets import SHIPPED, read_prompt_file, shipped_names, shipped_set
+from partita.display import output
 
 
 @click.group("prompts")
@@ -26,7 +26,7 @@ def list_sets() -> None:
     for name in shipped_names():
         s = shipped_set(name, "$criterion")
         table.add_row(s.name, ", ".join(s.aliases), escape(s.criterion), s.hash)
-    Console().print(table)
+    output().print(table)
 
 
 @command.command("show")
@@ -42,4 +42,4 @@ def show(name: str) -> None:
 def check(file: Path) -> None:
     """Check the prompt set in FILE, and say what is wrong with it."""
     s = read_prompt_file(file, "the criterion")
-    click.echo(f"{file}: fine. Set {s.name!r}, hash {s.hash}; use it with --prompts {file}")
+    click.echo(f"{file}: fine. The set is called {s.name!r}; use it with --prompts {file}")

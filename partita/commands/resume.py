@@ -6,10 +6,9 @@ import asyncio
 from typing import Any
 
 import click
-from rich.console import Console
 
 from partita.commands import options
-from partita.display import progress_on
+from partita.display import progress_on, quiet_console
 from partita.running import go_on
 from partita.settings import read_environment
 from storage.database import open_database
@@ -18,6 +17,8 @@ from storage.database import open_database
 @click.command("resume")
 @options.session
 @options.database
+@click.option("--endpoint", metavar="URL", help="The endpoint has moved; the model is the same.")
+@click.option("--embed-endpoint", metavar="URL", help="Likewise for embeddings.")
 @options.working
 @options.as_json
 def command(session: str, db: str, max_calls: int | None, as_json: bool, **changes: Any) -> None:
@@ -25,7 +26,7 @@ def command(session: str, db: str, max_calls: int | None, as_json: bool, **chang
     with (
         open_database(db) as database,
         options.reported(database, as_json) as report,
-        progress_on(Console(stderr=True), report.begun) as watch,
+        progress_on(quiet_console(), report.begun) as watch,
     ):
         key = read_environment().api_key
         asyncio.run(go_on(database, session, changes=changes, key=key, max_calls=max_calls, watch=watch))

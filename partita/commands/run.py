@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
+from partita.api import Session
 from partita.commands import options
-from partita.display import progress_on
+from partita.display import progress_on, quiet_console
 from partita.running import begin
 from partita.settings import make_parameters, read_environment
-from partita.stored import result_of
 from storage.database import open_database
 from storage.errors import UsageError
 
@@ -61,6 +61,7 @@ def threshold(text: str | None) -> float | str | None:
 )
 @click.option("--longest-side", type=int, metavar="PIXELS", help="Images are sent at most this large.  [default: 768]")
 @click.option("--max-tokens", type=int, metavar="N", help="Longest reply.  [default: 2048]")
+@click.option("--candidates", type=int, metavar="B", help="Candidates in one membership call; policy paper asks one.")
 @click.option("--seed", type=int, help="[default: 0]")
 @options.working
 @click.option(
@@ -76,16 +77,21 @@ def command(collection: Path, criterion: str, name: str | None, db: str, prompts
     """
     given["threshold"] = threshold(given["threshold"])
     parameters = make_parameters(given)
-    console = Console(stderr=True)
-    with open_database(db) as database, options.reported(database, as_json) as report:
-        with progress_on(console, report.begun) as watch:
-            work = begin(
-                database, collection, criterion, parameters, name=name, prompts=prompts,
-                key=read_environment().api_key, max_calls=max_calls, watch=watch,
-            )  # fmt: skip
-            asyncio.run(work)
-        if picture:
-            from partita.picture import write_picture
-
-            write_picture(result_of(database, report.session), collection, picture)
-            console.print(f"picture: {picture}", highlight=False)
+    if picture is not None and not os.access(picture.absolute().parent, os.W_OK):
+        raise UsageError(f"--picture {picture}: there is no such folder, or it can't be written to")
+    console = quiet_console()
+    with (
+        open_database(db) as database,
+        options.reported(database, as_json) as report,
+        progress_on(console, report.begun) as watch,
+    ):
+        work = begin(
+            database, collection, criterion, parameters, name=name, prompts=prompts,
+            key=read_environment().api_key, max_calls=max_calls, watch=watch,
+        )  # fmt: skip
+        asyncio.run(work)
+    if picture is not None:
+        try:
+            console.print(f"picture: {Session(report.session, db).picture(picture)}", highlight=False)
+        except UsageError as e:
+            console.print(f"no picture: {e}", highlight=False)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.table import Table
 
 from partita.api import Session
 from partita.commands import options
+from partita.display import output
 
 
 @click.command("score")
@@ -33,4 +33,4 @@ def command(session: str, db: str, labels: Path, column: str, as_json: bool) -> 
     table = Table(box=None, show_header=False)
     for name, value in score.to_json().items():
         table.add_row(name.replace("_", " "), f"{value:.4f}" if isinstance(value, float) else str(value))
-    Console().print(table)
+    output().print(table)

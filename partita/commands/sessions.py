@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import click
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from partita.commands import options
+from partita.display import output
 from partita.stored import status_now
 from storage.database import open_database
 from storage.sessions import list_sessions
@@ -28,7 +28,7 @@ def command(db: str, as_json: bool) -> None:
             )  # fmt: skip
         return
     if not rows:
-        Console().print("no sessions yet: `partita run COLLECTION --by CRITERION` begins one", highlight=False)
+        output().print("no sessions yet: `partita run COLLECTION --by CRITERION` begins one", highlight=False)
         return
     table = Table(box=None)
     for heading in ("session", "status", "criterion", "collection", "begun"):
@@ -36,4 +36,4 @@ def command(db: str, as_json: bool) -> None:
     for r, status in rows:
         begun = f"{r.created_at.astimezone():%Y-%m-%d %H:%M}"
         table.add_row(escape(r.name), status, escape(r.criterion), escape(r.collection), begun)
-    Console().print(table)
+    output().print(table)

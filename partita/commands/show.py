@@ -9,7 +9,7 @@ from rich.console import Console
 
 from partita.api import Session
 from partita.commands import options
-from partita.display import print_result
+from partita.display import output, print_result
 
 
 @click.command("show")
@@ -29,4 +29,4 @@ def command(session: str, db: str, picture: Path | None, as_json: bool) -> None:
     if as_json:
         options.print_json(result.to_json())
     else:
-        print_result(Console(), result)
+        print_result(output(), result)

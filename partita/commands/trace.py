@@ -10,6 +10,7 @@ from rich.markup import escape
 
 from partita.api import Session
 from partita.commands import options
+from partita.display import output
 
 _COLOURS = {"YES": "green", "NO": "red", "UNKNOWN": "yellow"}
 
@@ -27,7 +28,7 @@ _COLOURS = {"YES": "green", "NO": "red", "UNKNOWN": "yellow"}
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 def command(session: str, db: str, item: str | None, cluster: int | None, kind: str | None, as_json: bool) -> None:
     """Show every assessment of SESSION in the order in which answers came."""
-    console = Console()
+    console = output()
     for row in Session(session, db).trace(item=item, cluster=cluster, kind=kind):
         if as_json:
             options.print_json(row)

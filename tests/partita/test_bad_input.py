@@ -127,3 +127,62 @@ def test_a_model_that_never_concludes(cli, tmp_path):
         truth.fault = lambda n: None
         done = cli("resume", "s", "--json")
         assert done.code == 0 and len(done.json["clusters"]) == 2
+
+
+def test_an_item_that_the_endpoint_rejects_stands_alone(cli, tmp_path):
+    with serving(Truth(numbers(24, 3))) as truth:
+        folder = truth.write(tmp_path / "c")
+        truth.rejects = next(iter(truth.kinds))
+        done = cli(*run(folder, truth))
+        assert done.code == 0, done.err
+        assert sorted(c["size"] for c in done.json["clusters"])[0] == 1 and len(done.json["clusters"]) == 4
+        assert ["images/0000.png"] in [c["items"] for c in done.json["clusters"]]
+        assert "stand alone" in done.err
+        truth.rejects = None
+        truth.fault = lambda n: "400"
+        refused(cli(*run(folder, truth, "t")), 4, "as asked: 400")
+
+
+def test_outputs_that_go_wrong(cli, truth, tmp_path):
+    import subprocess
+
+    folder = truth.write(tmp_path / "c")
+    words = list(run(folder, truth))
+    words[words.index("kind")] = "[/b] \x07"
+    assert cli(*words[:-1]).code == 0
+    refused(cli(*run(folder, truth, "t"), "--picture", tmp_path / "no" / "p.png"), 2, "--picture")
+    full = cli.start("trace", "s")
+    assert full.stdout is not None
+    full.stdout.read(1)
+    full.stdout.close()
+    assert full.wait(60) == 0
+    assert full.stderr is not None and full.stderr.read() == ""
+    full.stderr.close()
+    (tmp_path / "ex").mkdir()
+    (tmp_path / "ex" / "mine.txt").touch()
+    refused(cli("examples", tmp_path / "ex", "--count", 2), 2, "ex")
+    (tmp_path / "dotted.d").mkdir()
+    assert cli("export", "s", "--to", tmp_path / "dotted.d").code == 0
+    assert len(list((tmp_path / "dotted.d").glob("*/*.png"))) == 12
+    assert (
+        subprocess.run(["ls", "-A", tmp_path], capture_output=True, text=True, check=True).stdout.count(".partita-")
+        == 0
+    )
+
+
+def test_signals_while_stopping(cli, tmp_path):
+    """Ctrl-C while the session is stopping already, for want of budget, with calls that hang."""
+    import signal
+    import time
+
+    with serving(Truth(numbers(40, 3))) as truth:
+        truth.fault = lambda n: "silence" if n > 20 else None
+        process = cli.start(*run(truth.write(tmp_path / "c"), truth), "--max-calls", 30)
+        while truth.served < 30 and process.poll() is None:
+            time.sleep(0.02)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 3 and "Traceback" not in err, err

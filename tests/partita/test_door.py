@@ -38,7 +38,7 @@ def test_a_room_of_somebody_else_is_noticed(cli, tmp_path):
 
 
 def test_every_verb_has_help(cli):
-    from partita.__main__ import VERBS
+    from partita.verbs import VERBS
 
     for verb in VERBS:
         done = cli(verb, "--help")
