@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from storage.database import BUSY_SECONDS, Database
@@ -38,11 +38,42 @@ async def open_checkpointer(db: Database, *allowed: type) -> AsyncIterator[BaseC
     """LangGraph's stock saver on `db`, its tables made; `allowed` are types of ours that a state may hold.
 
     Raises:
-        DatabaseError: the database can't be used.
+        DatabaseError: the database can't be used; the saver's own methods raise it too.
     """
     opened = _sqlite(db, allowed) if db.kind == "sqlite" else _postgresql(db, allowed)
     async with opened as saver:
         yield saver
+
+
+def _explaining(stock: Any, db: Database, errors: type[Exception]) -> Any:
+    """The class `stock`, but what its driver raises comes out as a `DatabaseError`."""
+
+    class Explaining(stock):  # type: ignore[misc]
+        async def aput(self, *arguments: Any, **named: Any) -> Any:
+            with explained():
+                return await super().aput(*arguments, **named)
+
+        async def aput_writes(self, *arguments: Any, **named: Any) -> None:
+            with explained():
+                await super().aput_writes(*arguments, **named)
+
+        async def aget_tuple(self, *arguments: Any, **named: Any) -> Any:
+            with explained():
+                return await super().aget_tuple(*arguments, **named)
+
+        async def alist(self, *arguments: Any, **named: Any) -> AsyncIterator[Any]:
+            with explained():
+                async for found in super().alist(*arguments, **named):
+                    yield found
+
+    @contextmanager
+    def explained() -> Iterator[None]:
+        try:
+            yield
+        except errors as error:
+            raise db.explain(error) from error
+
+    return Explaining
 
 
 @asynccontextmanager
@@ -54,13 +85,13 @@ async def _sqlite(db: Database, allowed: tuple[type, ...]) -> AsyncIterator[Base
 
     serde = strict_serializer(*allowed)
     async with aiosqlite.connect(str(db.path), timeout=BUSY_SECONDS) as connection:
-        saver = AsyncSqliteSaver(connection, serde=serde)
+        saver = _explaining(AsyncSqliteSaver, db, sqlite3.Error)(connection, serde=serde)
         saver.jsonplus_serde = serde
         try:
             await connection.execute("PRAGMA synchronous = NORMAL")
             await saver.setup()
         except sqlite3.Error as error:
-            raise DatabaseError(f"The checkpoints in {db} can't be used ({error}).") from error
+            raise db.explain(error) from error
         yield saver
 
 
@@ -93,11 +124,11 @@ async def _postgresql(db: Database, allowed: tuple[type, ...]) -> AsyncIterator[
         await pool.close()
         raise DatabaseError(f"PostgreSQL can't be reached at {db}: check that it runs.") from error
     async with pool:
-        saver = AsyncPostgresSaver(pool, serde=strict_serializer(*allowed))
+        saver = _explaining(AsyncPostgresSaver, db, psycopg.Error)(pool, serde=strict_serializer(*allowed))
         try:
             await _set_up(pool, saver)
         except psycopg.Error as error:
-            raise DatabaseError(f"The checkpoints in {db} can't be used ({' '.join(str(error).split())}).") from error
+            raise db.explain(error) from error
         yield saver
 
 

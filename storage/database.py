@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -83,20 +84,28 @@ class Database:
 
     @contextmanager
     def explained(self) -> Iterator[None]:
-        """Turn the driver's errors into a `DatabaseError` with a way out. Errors of the program pass unchanged."""
+        """Turn the driver's errors into a `DatabaseError` with a way out.
+
+        Only a broken constraint passes unchanged: the caller knows what it means. Also what looks like an error of the
+        program may be the user's: psycopg has ProgrammingError for an unknown parameter of the URL and for a
+        permission that is missing.
+        """
         try:
             yield
-        except (exc.IntegrityError, exc.ProgrammingError, exc.DataError, exc.NotSupportedError):
+        except exc.IntegrityError:
             raise
         except (exc.DBAPIError, exc.TimeoutError) as error:
-            raise DatabaseError(self._explain(error)) from error
+            raise self.explain(error) from error
 
-    def _explain(self, error: exc.SQLAlchemyError) -> str:
-        origin = getattr(error, "orig", None) or error
+    def explain(self, error: Exception) -> DatabaseError:
+        """What to tell the user of an error that SQLAlchemy or the driver itself raised."""
+        origin: Exception = getattr(error, "orig", None) or error
         said = without_secrets(" ".join(str(origin).split()))
-        if self.kind == "postgresql":
-            return _explain_postgresql(self.url, said)
-        return _explain_sqlite(self.path, said)
+        if self.kind == "sqlite":
+            return DatabaseError(_explain_sqlite(self.path, said))
+        # Both drivers and SQLAlchemy use the names of PEP 249.
+        reached = all(kind.__name__ != "OperationalError" for kind in type(origin).__mro__)
+        return DatabaseError(_explain_postgresql(self.url, said, reached=reached))
 
     def libpq_url(self) -> str:
         """The URL in the form that psycopg takes, password included: never for printing."""
@@ -243,16 +252,18 @@ def _postgresql(url: URL) -> Database:
     return Database(engine, url, "postgresql", None)
 
 
-def _explain_postgresql(url: URL, said: str) -> str:
+def _explain_postgresql(url: URL, said: str, *, reached: bool) -> str:
     where = shown(url)
     if "authentication failed" in said or "no password supplied" in said:
         return f"PostgreSQL refuses the user or the password for {where}: correct the URL given by --db or PARTITA_DB."
     if "does not exist" in said and "database" in said:
         return f"PostgreSQL has no such database as {where}: make it with `createdb {url.database}`."
-    if "does not exist" in said:
+    if "does not exist" in said or "invalid connection option" in said or "invalid URI query parameter" in said:
         return f"PostgreSQL refuses {where} ({said}): correct the URL given by --db or PARTITA_DB."
-    if "permission denied" in said:
+    if "permission denied" in said or "must be owner" in said:
         return f"PostgreSQL refuses to work on {where} ({said}): grant the user the right to create tables in it."
+    if reached:
+        return f"PostgreSQL can't do what was asked of it on {where} ({said}): look at its log, or give another --db."
     return f"PostgreSQL can't be reached at {where} ({said}): check that it runs and that host and port are right."
 
 
@@ -276,15 +287,14 @@ def _migrate(database: Database) -> None:
         raise DatabaseError(_explain_sqlite(database.path, "readonly")) from error
     with lock:
         with database.explained():
-            # Outside any transaction, and only here: the mode stays with the file.
             raw = database.engine.raw_connection()
-            try:
-                raw.cursor().execute("PRAGMA journal_mode = WAL").close()
-            except Exception as error:
-                # What the driver raises outside SQLAlchemy's execution, in the form that `explained` knows.
-                raise exc.OperationalError("PRAGMA journal_mode", None, error) from error
-            finally:
-                raw.close()
+        try:
+            # Outside any transaction, and only here: the mode stays with the file.
+            raw.cursor().execute("PRAGMA journal_mode = WAL").close()
+        except sqlite3.Error as error:
+            raise database.explain(error) from error
+        finally:
+            raw.close()
         with database.writing() as connection:
             _upgrade(database, connection)
 

@@ -14,6 +14,7 @@ from langgraph.graph import END, START, StateGraph
 
 from storage.checkpoints import open_checkpointer, strict_serializer
 from storage.database import Database, open_database
+from storage.errors import DatabaseError
 from storage.ledger import Ledger
 from storage.sessions import SessionRecord
 from tests.storage.conftest import answer
@@ -66,6 +67,28 @@ async def test_checkpoints_and_ledger_write_side_by_side(db: Database, session: 
             assert [(await graph(saver, 15).aget_state({"configurable": {"thread_id": f"t{number}"}})).values
                     for number in range(12)] == [{"cursor": 15}] * 12  # fmt: skip
         assert len(ledger.load()) == 32 * 30
+
+
+async def test_a_database_that_breaks_in_a_run_is_one_line(db: Database) -> None:
+    config: Any = {"configurable": {"thread_id": "t1", "checkpoint_ns": ""}}
+    async with open_checkpointer(db) as saver:
+        running = graph(saver, 3)
+        await running.ainvoke({"cursor": 0}, config)
+        found = await saver.aget_tuple(config)
+        assert found is not None
+        with db.writing() as connection:
+            for name in ("checkpoints", "writes" if db.kind == "sqlite" else "checkpoint_writes"):
+                connection.exec_driver_sql(f"DROP TABLE {name}")
+        for fails in (
+            saver.aput(found.config, found.checkpoint, found.metadata, {}),
+            saver.aput_writes(found.config, [("cursor", 1)], "task"),
+            saver.aget_tuple(config),
+            anext(aiter(saver.alist(config))),
+            running.ainvoke({"cursor": 0}, config),
+        ):
+            with pytest.raises(DatabaseError) as caught:
+                await fails
+            assert "\n" not in str(caught.value)
 
 
 SETUP = """

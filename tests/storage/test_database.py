@@ -15,6 +15,7 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
 
 from storage.database import _MIGRATIONS, Database, open_database
 from storage.errors import DatabaseError, UsageError
@@ -181,6 +182,31 @@ def test_a_wrong_password(postgres_server: str, postgres_url: str) -> None:
         finally:
             rules.write_text(before)
             connection.execute("SELECT pg_reload_conf()")
+
+
+def test_an_unknown_parameter_in_the_url(postgres_url: str) -> None:
+    with pytest.raises(DatabaseError, match=r"foo.*correct the URL") as caught:
+        open_database(postgres_url + "&foo=bar")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_user_who_may_not_make_tables(postgres_url: str) -> None:
+    import psycopg
+
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("DROP ROLE IF EXISTS guest")
+        connection.execute("CREATE ROLE guest LOGIN")
+        connection.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")  # as PostgreSQL 15 and later have it
+    with pytest.raises(DatabaseError, match=r"permission denied.*grant the user the right"):
+        open_database(postgres_url.replace("postgres:@", "guest:@"))
+
+
+def test_only_a_broken_constraint_passes_unexplained(db: Database) -> None:
+    twice = text("INSERT INTO prompts (hash, text) VALUES ('h', 't'), ('h', 't')")
+    with pytest.raises(IntegrityError), db.writing() as connection:
+        connection.execute(twice)
+    with pytest.raises(DatabaseError), db.writing() as connection:
+        connection.execute(text("SELECT nothing FROM nowhere"))
 
 
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
