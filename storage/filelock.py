@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+_TAKEN = (errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK)
+
 # Descriptors that stand for a lock. A forked child must not keep a lock alive that its parent holds.
 _held: set[int] = set()
 
@@ -59,6 +61,28 @@ class FileLock:
                 return False
             time.sleep(0.02)
 
+    def held(self) -> bool:
+        """Whether somebody holds the lock. Makes no file and takes nothing but, for an instant, a shared lock.
+
+        Raises:
+            OSError: the file can't be read.
+        """
+        import fcntl
+
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in _TAKEN:
+                raise
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
     def release(self) -> None:
         """Give the lock back. Nothing happens when it is not held."""
         if self._descriptor is None:
@@ -83,7 +107,7 @@ class FileLock:
         except FileNotFoundError:
             pass
         except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK):
+            if error.errno not in _TAKEN:
                 os.close(descriptor)
                 raise
         os.close(descriptor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from storage.database import Database, open_database
 from storage.errors import SessionBusy
 from storage.filelock import FileLock
-from storage.locks import session_lock
+from storage.locks import is_locked, session_lock
 
 HOLDER = """
 import os, sys, time
@@ -79,9 +80,39 @@ def test_it_dies_with_its_process(
             subprocess.run(["kill", "-9", child], check=False)
 
 
+def test_who_looks_is_in_nobodys_way(url: str, db: Database) -> None:
+    stop = threading.Event()
+
+    def look() -> None:
+        with open_database(url) as other:
+            while not stop.is_set():
+                is_locked(other, "s1", "one")
+                time.sleep(0.001)
+
+    looking = [threading.Thread(target=look) for _ in range(2)]
+    for thread in looking:
+        thread.start()
+    try:
+        for _ in range(50):
+            with session_lock(db, "s1", "one"):
+                assert is_locked(db, "s1", "one") and not is_locked(db, "s2", "two")
+    finally:
+        stop.set()
+        for thread in looking:
+            thread.join()
+    assert not is_locked(db, "s1", "one")
+
+
+@pytest.mark.parametrize("session", [f"s{number}" for number in range(4)])
+def test_the_lock_is_seen_whatever_its_number(postgres_url: str, session: str) -> None:
+    """Keys are signed, and their halves shown unsigned."""
+    with open_database(postgres_url) as db, session_lock(db, session, "one"):
+        assert is_locked(db, session, "one")
+
+
 def test_in_memory_needs_none() -> None:
     with open_database("sqlite://") as db, session_lock(db, "s1", "one"), session_lock(db, "s1", "one"):
-        pass
+        assert not is_locked(db, "s1", "one")
 
 
 def test_a_file_lock_that_was_removed_is_not_held_twice(tmp_path: Path) -> None:
