@@ -22,7 +22,6 @@ from sqlalchemy.exc import IntegrityError
 from storage.database import Database
 from storage.errors import DatabaseError
 from storage.tables import answers, prompts
-from storage.trace import trace as trace
 
 if TYPE_CHECKING:
     import numpy as np
@@ -110,7 +109,6 @@ class Ledger:
     def __init__(self, db: Database, session_id: str) -> None:
         self.db = db
         self.session_id = session_id
-        self.commits = 0
         self._changed = threading.Condition()
         self._queue: list[_Waiting] = []
         self._closed = False
@@ -219,7 +217,6 @@ class Ledger:
                 with self.db.writing() as connection:
                     self._insert_prompts(connection, new.values())
                     outcomes = [self._insert_one(connection, waiting.row) for waiting in batch]
-            self.commits += 1
             self._known_prompts.update(new)
             return outcomes
         except Exception as error:  # noqa: BLE001 - whatever it is, the ones who wait must hear of it

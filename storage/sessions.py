@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from storage.database import Database
@@ -43,7 +43,7 @@ class SessionRecord:
         collection: the collection's path as given, made absolute.
         parameters: the options of the run; keys of the API are never among them.
         prompt_set: the whole prompt set, so that a later change of its file changes nothing here.
-        seconds: wall time by phase. `counters`: retries and the like.
+        seconds: wall time by phase.
         why: what a failed or paused session stopped for.
         version: of Partita, when the session was made.
     """
@@ -57,7 +57,6 @@ class SessionRecord:
     prompt_set_hash: str = ""
     status: Status = "running"
     seconds: dict[str, float] = field(default_factory=dict)
-    counters: dict[str, int] = field(default_factory=dict)
     why: str | None = None
     id: str = field(default_factory=lambda: str(uuid.uuid4()))
     version: str = field(default_factory=_version)
@@ -129,9 +128,10 @@ def load_session(db: Database, name: str) -> SessionRecord:
 
 
 def list_sessions(db: Database) -> list[SessionRecord]:
-    """All sessions, the oldest first."""
+    """All sessions, the newest first."""
+    newest = sessions_table.c.created_at.desc(), sessions_table.c.name
     with db.reading() as connection:
-        rows = connection.execute(select(sessions_table).order_by(sessions_table.c.created_at, sessions_table.c.name))
+        rows = connection.execute(select(sessions_table).order_by(*newest))
         return [SessionRecord(**row) for row in rows.mappings()]
 
 
@@ -162,20 +162,6 @@ def load_items(db: Database, session_id: str) -> list[ItemRow]:
             select(*columns).where(items_table.c.session_id == session_id).order_by(items_table.c.position)
         )
         return [ItemRow(*row) for row in rows]
-
-
-def set_nodes(db: Database, session_id: str, nodes: Mapping[str, int | None]) -> None:
-    """Renumber items in the graph: item name to node, None for an item that is not in it. Others stay as they are."""
-    if not nodes:
-        return
-    statement = (
-        update(items_table)
-        .where(items_table.c.session_id == session_id)
-        .where(items_table.c.name == bindparam("of_name"), items_table.c.content_hash.is_not(None))
-        .values(node=bindparam("to_node"))
-    )
-    with db.writing() as connection:
-        connection.execute(statement, [{"of_name": name, "to_node": node} for name, node in nodes.items()])
 
 
 def _without_secrets(value: Any) -> Any:

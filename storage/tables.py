@@ -75,7 +75,6 @@ sessions = Table(
     Column("prompt_set_hash", Text, nullable=False),
     Column("collection", Text, nullable=False),  # absolute path, as the user gave it
     Column("seconds", JSON, nullable=False),
-    Column("counters", JSON, nullable=False),
     Column("why", Text),
     Column("version", Text, nullable=False),  # of partita
     Column("created_at", UtcDateTime, nullable=False),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,6 @@ from storage.sessions import (
     list_sessions,
     load_items,
     load_session,
-    set_nodes,
     update_session,
 )
 from tests.storage.conftest import record
@@ -66,7 +66,7 @@ def test_unknown_sessions(db: Database) -> None:
 
 
 def test_update(db: Database, session: SessionRecord) -> None:
-    update_session(db, session.id, status="paused", why="budget", seconds={"embed": 1.5}, counters={"retries": 2})
+    update_session(db, session.id, status="paused", why="budget", seconds={"embed": 1.5})
     loaded = load_session(db, "one")
     assert loaded.updated_at > session.updated_at
     assert loaded == replace(
@@ -74,7 +74,6 @@ def test_update(db: Database, session: SessionRecord) -> None:
         status="paused",
         why="budget",
         seconds={"embed": 1.5},
-        counters={"retries": 2},
         updated_at=loaded.updated_at,
     )
     with pytest.raises(TypeError, match="colour"):
@@ -83,10 +82,11 @@ def test_update(db: Database, session: SessionRecord) -> None:
         update_session(db, "nobody", status="done")
 
 
-def test_set_nodes(db: Database, session: SessionRecord) -> None:
-    assert [row.node for row in load_items(db, session.id)] == [0, 1, 2, 3, 4, 5, None]
-    set_nodes(db, session.id, {"a.png": 7, "b.png": None, "z.png": 3})
-    assert [row.node for row in load_items(db, session.id)] == [7, None, 2, 3, 4, 5, None]
+def test_they_are_listed_newest_first(db: Database) -> None:
+    moment = datetime(2026, 1, 2, tzinfo=UTC)
+    for name, day in (("old", 0), ("new", 2), ("middle", 1)):
+        create_session(db, record(name, created_at=moment + timedelta(days=day)), [])
+    assert [session.name for session in list_sessions(db)] == ["new", "middle", "old"]
 
 
 def test_passwords_in_parameters_are_not_stored(db: Database) -> None:

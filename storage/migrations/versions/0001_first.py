@@ -24,7 +24,6 @@ def upgrade() -> None:
         sa.Column("prompt_set_hash", sa.Text, nullable=False),
         sa.Column("collection", sa.Text, nullable=False),
         sa.Column("seconds", sa.JSON, nullable=False),
-        sa.Column("counters", sa.JSON, nullable=False),
         sa.Column("why", sa.Text),
         sa.Column("version", sa.Text, nullable=False),
         sa.Column("created_at", _TIME, nullable=False),
