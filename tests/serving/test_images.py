@@ -128,6 +128,7 @@ def test_parts() -> None:
     assert base64.b64decode(url.removeprefix("data:image/jpeg;base64,")) == jpeg
     assert text_part("Item:") == {"type": "text", "text": "Item:"}
 
+
 def odd_images() -> dict[str, bytes]:
     """Files that are strange and yet images."""
     rgb = halves((30, 20))
