@@ -25,6 +25,8 @@ from storage.errors import (
     RequestRejected,
 )
 
+_VISIBLE_ASCII = "".join(map(chr, range(0x21, 0x7F)))
+
 RETRIED_STATUS = {408, 409, 425, 429}
 """And every 5xx."""
 
@@ -176,15 +178,15 @@ def server_message(body: bytes) -> str:
     try:
         answer = json.loads(body)
     except (ValueError, RecursionError):
-        plain = body[:400].decode("utf-8", "replace")
-        return "" if plain.lstrip().startswith("<") else _one_line(plain)
+        plain = body.decode("utf-8", "replace")
+        return "" if plain.lstrip().startswith("<") else one_line(plain)
     if not isinstance(answer, dict):
         return ""
     error = answer.get("error")
     first = error.get("message") if isinstance(error, dict) else error
     for words in (first, answer.get("message"), answer.get("detail")):
         if isinstance(words, str) and words.strip():
-            return _one_line(words)
+            return one_line(words)
     return ""
 
 
@@ -253,9 +255,16 @@ def _elsewhere(location: str | None) -> str:
         host = f"{to.hostname or ''}:{to.port}" if to.port else to.hostname or ""
     except ValueError:
         return ""
-    return f" to {to.scheme}://{host}{_one_line(to.path)}" if host else ""
+    return f" to {to.scheme}://{host}{one_line(to.path)}" if host else ""
 
 
-def _one_line(words: str) -> str:
+def one_line(words: str) -> str:
+    """At most 200 characters, never cut within a run of ASCII characters.
+
+    Such a run may be the API key, which the client takes out of our messages later and knows only as a whole.
+    """
     line = " ".join("".join(c if c.isprintable() else " " for c in words).split())
-    return line if len(line) <= 200 else line[:199] + "…"
+    if len(line) <= 200:
+        return line
+    kept = line[:199]
+    return (kept.rstrip(_VISIBLE_ASCII) if line[199] in _VISIBLE_ASCII else kept).rstrip() + "…"

@@ -99,6 +99,8 @@ class Batcher:
         self._max_wait = max_wait
         self._max_queue = max_queue
         self._waiting: deque[_Job] = deque()
+        self._gathered: list[_Job] = []
+        """The batch that is being put together or computed."""
         self._arrival = asyncio.Event()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="partita-model")
         self._loop: asyncio.Task[None] | None = None
@@ -136,30 +138,43 @@ class Batcher:
         return await job.answer
 
     async def _work(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
-            batch = await self._gather()
-            verb = batch[0].verb
-            conversations = [job.conversation for job in batch]
-            computing = loop.run_in_executor(self._thread, self._compute, verb, conversations)
             try:
-                results = await asyncio.shield(computing)
-            except asyncio.CancelledError:
-                for job in batch:
-                    job.answer.cancel()
-                await asyncio.wait([computing])
-                raise
-            for job, result in zip(batch, results, strict=True):
-                if job.answer.cancelled():
-                    continue
-                if isinstance(result, Exception):
-                    job.answer.set_exception(result)
-                else:
-                    job.answer.set_result(result)
+                await self._work_once()
+            except Exception as fault:
+                # A fault of ours, not of the model: nobody may wait for an answer that never comes.
+                log.exception("the batcher failed")
+                failed, self._gathered, self._waiting = [*self._gathered, *self._waiting], [], deque()
+                for job in failed:
+                    if not job.answer.done():
+                        job.answer.set_exception(RuntimeError(f"the batcher failed: {fault!r}"))
+                await asyncio.sleep(0.1)  # a fault that lasts must not take the whole event loop
+
+    async def _work_once(self) -> None:
+        self._gathered = []
+        batch = await self._gather()
+        loop = asyncio.get_running_loop()
+        verb = batch[0].verb
+        conversations = [job.conversation for job in batch]
+        computing = loop.run_in_executor(self._thread, self._compute, verb, conversations)
+        try:
+            results = await asyncio.shield(computing)
+        except asyncio.CancelledError:
+            for job in batch:
+                job.answer.cancel()
+            await asyncio.wait([computing])
+            raise
+        for job, result in zip(batch, results, strict=True):
+            if job.answer.cancelled():
+                continue
+            if isinstance(result, Exception):
+                job.answer.set_exception(result)
+            else:
+                job.answer.set_result(result)
 
     async def _gather(self) -> list[_Job]:
         """The next batch: the first that waits, and those like it that wait or come within `max_wait`."""
-        batch: list[_Job] = []
+        batch = self._gathered
         deadline: float | None = None
         while True:
             self._arrival.clear()
@@ -173,7 +188,7 @@ class Batcher:
                 async with asyncio.timeout_at(deadline):
                     await self._arrival.wait()
             except TimeoutError:
-                batch = [job for job in batch if not job.answer.cancelled()]
+                batch[:] = [job for job in batch if not job.answer.cancelled()]
                 if batch:
                     return batch
                 deadline = None

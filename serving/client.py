@@ -445,4 +445,4 @@ def _root(error: BaseException) -> str:
             deepest = deepest.exceptions[0]
         else:
             deepest = deepest.__cause__ or deepest.__context__
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return answers.one_line(str(error)) or type(error).__name__

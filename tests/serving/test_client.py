@@ -15,6 +15,7 @@ import pytest
 
 import serving.client
 from serving import answers
+from serving.answers import one_line
 from serving.client import Endpoint
 from storage.errors import (
     EndpointMisbehaves,
@@ -358,3 +359,23 @@ async def test_the_key_is_in_no_error_log_or_repr(
     seen += [f"{record.getMessage()} {record.args!r}" for record in caplog.records]
     assert len(seen) > 6
     assert CANARY not in "\n".join(seen)
+
+
+@pytest.mark.parametrize("before", [150, 185, 190, 196, 199, 205])
+@pytest.mark.parametrize("form", ["{}", "key={}", "”{}”"])
+async def test_a_key_is_never_cut_in_two(before: int, form: str) -> None:
+    said = ("word " * 60)[:before] + form.format(CANARY) + " more" * 40
+    for refusal in (error("401 No", said), answer(said.encode(), "401 No", "text/plain")):
+        async with (
+            scripted(refusal) as server,
+            Endpoint(server.url, model="m", api_key=CANARY, max_attempts=1) as endpoint,
+        ):
+            with pytest.raises(EndpointRefused) as caught:
+                await endpoint.chat([], key="k", max_tokens=1, temperature=0, seed=None)
+        assert CANARY[:4] not in str(caught.value) and len(str(caught.value)) < 400
+
+
+def test_long_words_without_spaces_are_cut() -> None:
+    assert one_line("密" * 300) == "密" * 199 + "…"
+    assert one_line("x" * 300) == "…"
+    assert one_line("a \n b\0") == "a b"
