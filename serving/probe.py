@@ -29,27 +29,46 @@ MEMBERSHIP = (
     "the candidate belongs to the cluster. Reason in a sentence or two, then end with "
     "<CONCLUSION> YES </CONCLUSION> or <CONCLUSION> NO </CONCLUSION>."
 )
-_CONCLUSION = re.compile(r"<CONCLUSION>\s*(YES|NO)\s*</CONCLUSION>", re.IGNORECASE)
+_TAG = re.compile(r"</?CONCLUSION>", re.IGNORECASE)
+_AT_THE_END = re.compile(r"<CONCLUSION>\s*(YES|NO)\s*</CONCLUSION>\s*\Z", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing looked at. `ok` is None where it was not tried; `advice` is "" where there is nothing to do."""
+    """One thing looked at.
+
+    Attributes:
+        ok: None where it neither works nor fails: not tried, not needed, or slow.
+        advice: "" where there is nothing to do.
+        essential: nothing can be clustered where this fails.
+    """
 
     name: str
     ok: bool | None
     detail: str
     advice: str = ""
+    essential: bool = False
+
+
+def concludes(reply: str) -> bool:
+    """Whether a reply has exactly one conclusion, and ends with it (CONTRACT 4)."""
+    return len(_TAG.findall(reply)) == 2 and _AT_THE_END.search(reply) is not None
 
 
 async def probe(
-    endpoint: Endpoint, embed: Endpoint, *, describe: str = DESCRIBE, membership: str = MEMBERSHIP
+    endpoint: Endpoint,
+    embed: Endpoint,
+    *,
+    describe: str = DESCRIBE,
+    membership: str = MEMBERSHIP,
+    concludes: Callable[[str], bool] = concludes,
 ) -> list[Finding]:
     """Ask `endpoint` for chat and `embed` for embeddings, and report in the order of importance.
 
     Args:
         describe: instruction of the describe question; a prompt set's own shows how it fares with the model.
         membership: instruction of the membership question, which asks for a conclusion.
+        concludes: whether a run would find a conclusion in a reply to it.
     """
     findings, usable = await _reach("chat endpoint", endpoint)
     if usable:
@@ -58,51 +77,53 @@ async def probe(
         several = await _attempt(lambda: endpoint.chat(_membership(membership), key=_key(), **_SAMPLING))
         findings.append(_chat_finding("chat with several images", several))
         if isinstance(several, Reply):
-            findings += [_conclusion(several), _latency(several)]
+            findings += [_conclusion(several, concludes(several.text)), _latency(several)]
     else:
-        names = ("chat with one image", "chat with several images", "conclusion", "latency")
-        findings += [Finding(name, None, "not tried") for name in names]
+        names = ("chat with one image", "chat with several images", "conclusion")
+        findings += [*map(_not_tried, names), Finding("latency", None, "not tried")]
     if embed is not endpoint:
         reached, usable = await _reach("embedding endpoint", embed)
         findings += reached
     if not usable:
-        return [*findings, *(Finding(name, None, "not tried") for name in (_NATIVE, _CAPTION))]
+        return [*findings, *(Finding(name, None, "not tried") for name in _FORMS), _not_tried("embed mode")]
     return [*findings, *await _embeddings(embed, describe)]
 
 
-_NATIVE, _CAPTION = "embeddings of a conversation", "embeddings of a text"
+_FORMS = {"embeddings of a conversation": "native", "embeddings of a text": "caption"}
+"""What is asked of the embedding endpoint, and the --embed-mode that needs it."""
 _SAMPLING: dict[str, Any] = {"max_tokens": 512, "temperature": 0.0, "seed": 0}
 
 
 async def _reach(name: str, endpoint: Endpoint) -> tuple[list[Finding], bool]:
     listed = await _attempt(endpoint.list_models)
     if isinstance(listed, PartitaError):
-        return [_failed(name, listed), Finding(f"{name}: model", None, "not tried")], False
-    findings = [Finding(name, True, endpoint.url)]
+        return [_failed(name, listed), _not_tried(f"{name}: model")], False
+    findings = [Finding(name, True, endpoint.url, essential=True)]
     model = await _attempt(endpoint.resolve_model)
     if isinstance(model, PartitaError):
         return [*findings, _failed(f"{name}: model", model)], False
     others = f", one of {len(listed)}" if listed and len(listed) > 1 else ""
-    return [*findings, Finding(f"{name}: model", True, model + others)], True
+    return [*findings, Finding(f"{name}: model", True, model + others, essential=True)], True
 
 
 async def _embeddings(embed: Endpoint, describe: str) -> list[Finding]:
     answer = {"role": "assistant", "content": "A red shape on white. <embedding>"}
     native = await _attempt(lambda: embed.embed_messages([*_describe(describe), answer], key=_key()))
     caption = await _attempt(lambda: embed.embed_text("A red shape on white.", key=_key()))
+    tried = dict(zip(_FORMS, (native, caption), strict=True))
+    mode = next((_FORMS[name] for name, got in tried.items() if not isinstance(got, PartitaError)), None)
     findings = []
-    for name, got in ((_NATIVE, native), (_CAPTION, caption)):
-        if isinstance(got, PartitaError):
+    for name, got in tried.items():
+        if not isinstance(got, PartitaError):
+            findings.append(Finding(name, True, f"{got.values.size} numbers in {got.seconds:.1f} s"))
+        elif mode is None:
             findings.append(Finding(name, False, str(got)))
         else:
-            findings.append(Finding(name, True, f"{got.values.size} numbers in {got.seconds:.1f} s"))
-    if findings[0].ok:
-        advice = "--embed-mode native"
-    elif findings[1].ok:
-        advice = "--embed-mode caption"
-    else:
-        return [*findings, Finding("embed mode", False, "no embeddings here", "name an --embed-endpoint that has them")]
-    return [*findings, Finding("embed mode", True, advice.rpartition(" ")[2], f"use {advice}")]
+            findings.append(Finding(name, None, f"not offered; not needed with --embed-mode {mode}"))
+    if mode is None:
+        advice = "name an --embed-endpoint that has them"
+        return [*findings, Finding("embed mode", False, "no embeddings here", advice, essential=True)]
+    return [*findings, Finding("embed mode", True, mode, f"use --embed-mode {mode}", essential=True)]
 
 
 async def _attempt(ask: Callable[[], Awaitable[T]]) -> T | PartitaError:
@@ -112,38 +133,43 @@ async def _attempt(ask: Callable[[], Awaitable[T]]) -> T | PartitaError:
         return error
 
 
+def _not_tried(name: str) -> Finding:
+    return Finding(name, None, "not tried", essential=True)
+
+
 def _failed(name: str, error: PartitaError) -> Finding:
     what, _, advice = str(error).partition(": ")
-    return Finding(name, False, what, advice)
+    return Finding(name, False, what, advice, essential=True)
 
 
 def _chat_finding(name: str, got: Reply | PartitaError) -> Finding:
     if isinstance(got, PartitaError):
-        return Finding(
-            name, False, str(got), "serve a vision-language model that takes this many images in one question"
-        )
+        advice = "serve a vision-language model that takes this many images in one question"
+        return Finding(name, False, str(got), advice, essential=True)
     if not got.text.strip():
-        return Finding(name, False, "an empty reply", "look at the model's chat template and at its token limits")
-    return Finding(name, True, _shorten(got.text))
+        advice = "look at the model's chat template and at its token limits"
+        return Finding(name, False, "an empty reply", advice, essential=True)
+    return Finding(name, True, _shorten(got.text), essential=True)
 
 
-def _conclusion(got: Reply) -> Finding:
-    found = _CONCLUSION.findall(got.text)
+def _conclusion(got: Reply, found: bool) -> Finding:
+    end = " ".join(got.text.split())[-80:]
     if found:
-        return Finding("conclusion", True, found[-1].upper())
-    return Finding(
-        "conclusion",
-        False,
-        f"none in {_shorten(got.text)!r}",
-        "use a model that follows instructions better: without conclusions nothing clusters",
-    )
+        return Finding("conclusion", True, end, essential=True)
+    advice = "use a model that follows instructions better: without conclusions nothing clusters"
+    return Finding("conclusion", False, f"no clear one at the end of {end!r}", advice, essential=True)
 
 
 def _latency(got: Reply) -> Finding:
     retries = f", {got.attempts - 1} retries" if got.attempts > 1 else ""
     detail = f"{got.seconds:.1f} s for a membership question{retries}"
     slow = got.seconds > SLOW
-    return Finding("latency", not slow, detail, "a smaller model or more hardware makes this bearable" if slow else "")
+    return Finding(
+        "latency",
+        None if slow else True,
+        detail,
+        "a smaller model or more hardware makes this bearable" if slow else "",
+    )
 
 
 def _describe(instruction: str) -> list[dict[str, Any]]:

@@ -17,8 +17,9 @@ import numpy as np
 import openai
 import pytest
 
+from serving.batching import Batcher, Verb
 from serving.client import Endpoint
-from serving.probe import probe
+from serving.probe import concludes, probe
 from serving.server import base_url, build_app, listen, load_model, run_server, uvicorn_server
 from storage.errors import UsageError
 from tests.serving.fake_model import FakeModel
@@ -293,11 +294,16 @@ def test_run_server_says_where_and_ends(monkeypatch: pytest.MonkeyPatch) -> None
 
 async def test_the_probe_finds_what_an_endpoint_can_do() -> None:
     async with serving(FakeModel()) as url, Endpoint(url, model=None, api_key=None) as endpoint:
-        findings = {finding.name: finding for finding in await probe(endpoint, endpoint)}
+        findings = {finding.name: finding for finding in await probe(endpoint, endpoint, membership="Same?")}
     assert findings["chat endpoint: model"].detail == "fake-vlm"
     for name in ("chat with one image", "chat with several images", "conclusion", "latency"):
         assert findings[name].ok, findings[name]
-    assert findings["embeddings of a conversation"].ok and not findings["embeddings of a text"].ok
+    assert findings["embeddings of a conversation"].ok and findings["embeddings of a text"].ok is None
+    assert findings["embeddings of a text"].detail == "not offered; not needed with --embed-mode native"
+    assert {name for name, finding in findings.items() if finding.essential} == {
+        "chat endpoint", "chat endpoint: model", "chat with one image", "chat with several images", "conclusion",
+        "embed mode",
+    }  # fmt: skip
     assert findings["embed mode"].advice == "use --embed-mode native"
 
 
@@ -312,6 +318,8 @@ async def test_the_probe_reports_faults() -> None:
     assert findings["chat endpoint"].ok is False and "PARTITA_API_KEY" in findings["chat endpoint"].advice
     assert findings["chat with one image"].ok is None
     assert findings["embedding endpoint"].ok and findings["embed mode"].ok is False
+    assert findings["embeddings of a conversation"].ok is findings["embeddings of a text"].ok is False
+    assert findings["embed mode"].essential and findings["chat endpoint"].essential
 
 
 async def test_the_probe_sees_a_model_that_never_concludes() -> None:
@@ -321,3 +329,50 @@ async def test_the_probe_sees_a_model_that_never_concludes() -> None:
     ):
         findings = {finding.name: finding for finding in await probe(endpoint, endpoint)}
     assert findings["chat with several images"].ok and findings["conclusion"].ok is False
+
+
+@pytest.mark.parametrize(
+    ("reply", "clear"),
+    [
+        ("Both red. <CONCLUSION> YES </CONCLUSION>\n", True),
+        ("<conclusion>no</conclusion>", True),
+        ("<CONCLUSION> YES </CONCLUSION> or <CONCLUSION> NO </CONCLUSION>", False),
+        ("<CONCLUSION> NO </CONCLUSION>, I think.", False),
+        ("<CONCLUSION> PERHAPS </CONCLUSION>", False),
+        ("YES", False),
+    ],
+)
+def test_a_clear_conclusion(reply: str, clear: bool) -> None:
+    assert concludes(reply) is clear
+
+
+async def test_the_caller_says_what_a_conclusion_is_and_slow_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.probe.SLOW", 0.0)
+    seen: list[str] = []
+
+    def never(reply: str) -> bool:
+        seen.append(reply)
+        return False
+
+    async with serving(FakeModel()) as url, Endpoint(url, model=None, api_key=None) as endpoint:
+        findings = {finding.name: finding for finding in await probe(endpoint, endpoint, concludes=never)}
+    assert findings["conclusion"].ok is False and "<CONCLUSION> NO" in seen[0]
+    assert findings["latency"].ok is None and findings["latency"].advice
+
+
+async def test_a_batcher_that_fails_tells_all_who_wait_and_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    async with Batcher(FakeModel()) as batcher, asyncio.timeout(20):
+        take, verb = batcher._take, Verb("generate", 5)
+
+        def broken(batch: Any) -> None:
+            take(batch)
+            if batch:
+                batcher._take = take  # type: ignore[method-assign]
+                raise OverflowError("odd")
+
+        batcher._take = broken  # type: ignore[method-assign]
+        asked = [batcher.submit(verb, [{"role": "user", "content": f"{i}"}]) for i in range(3)]
+        for outcome in await asyncio.gather(*asked, return_exceptions=True):
+            assert isinstance(outcome, RuntimeError) and "odd" in str(outcome)
+        again = await batcher.submit(verb, [{"role": "user", "content": "again"}])
+    assert again.text.startswith("you said again") and "OverflowError" in caplog.text
