@@ -185,7 +185,15 @@ def serving(truth: Truth) -> Iterator[Truth]:
     try:
         yield truth
     finally:
-        asyncio.run_coroutine_threadsafe(runner.cleanup(), loop).result(10)
+
+        async def stop() -> None:
+            await runner.cleanup()
+            left = asyncio.all_tasks() - {asyncio.current_task()}
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)
+
+        asyncio.run_coroutine_threadsafe(stop(), loop).result(10)
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
         loop.close()

@@ -185,7 +185,7 @@ def test_a_budget_of_calls_is_never_passed(cli, truth, tmp_path):
 
 
 def test_two_processes_never_work_on_one_session(cli, truth, tmp_path):
-    truth.latency = 0.05
+    truth.latency = 2
     process = cli.start(*run(truth.write(tmp_path / "c"), truth))
     while len(truth.asked) < 10:
         time.sleep(0.01)
