@@ -6,9 +6,8 @@ from graphs.partition import PARTITION, Partition
 from partita.result import ClusterResult, FailedItem, Result
 from storage import artefacts
 from storage.database import Database
-from storage.errors import SessionBusy
 from storage.ledger import tally
-from storage.locks import session_lock
+from storage.locks import is_locked
 from storage.sessions import SessionRecord, load_items, load_session
 
 
@@ -48,8 +47,4 @@ def status_now(db: Database, record: SessionRecord) -> str:
     """The recorded status; a session whose process was killed is ``paused``."""
     if record.status != "running":
         return record.status
-    try:
-        with session_lock(db, record.id, record.name):
-            return "paused"
-    except SessionBusy:
-        return "running"
+    return "running" if is_locked(db, record.id, record.name) else "paused"

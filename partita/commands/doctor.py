@@ -11,6 +11,7 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
+from agents.conclusions import Conclusion, read_conclusions
 from agents.prompt_sets import shipped_set
 from partita.commands import options
 from partita.display import output
@@ -35,7 +36,10 @@ _EXTRAS = {
 @click.option("--embed-model", metavar="NAME")
 @options.as_json
 def command(db: str, as_json: bool, **given: Any) -> None:
-    """Check this installation, the database and the endpoint. Exit 4 if the endpoint can't be used."""
+    """Check this installation, the database and the endpoint.
+
+    Exit 4 if the endpoint can't be used, 2 if the database can't.
+    """
     findings = [Finding("python", True, platform.python_version(), "")]
     for extra, modules in _EXTRAS.items():
         missing = [m for m in modules if find_spec(m) is None]
@@ -53,14 +57,14 @@ def command(db: str, as_json: bool, **given: Any) -> None:
             findings.append(Finding("database", True, database.kind, ""))
     except PartitaError as e:
         findings.append(Finding("database", False, str(e), "--db URL or PARTITA_DB names another"))
-    code = 0
+    code = 2 if findings[-1].ok is False else 0
     try:
-        findings += asyncio.run(_endpoint(given))
+        tried = asyncio.run(_endpoint(given))
+        code = 4 if any(f.essential and f.ok is False for f in tried) else code
+        findings += tried
     except PartitaError as e:
         findings.append(Finding("endpoint", False, str(e), ""))
         code = e.exit_code
-    if any(f.ok is False for f in findings) and code == 0:
-        code = 4 if findings[-1].name != "database" else 2
     if as_json:
         options.print_json([{"name": f.name, "ok": f.ok, "detail": f.detail, "advice": f.advice} for f in findings])
     else:
@@ -76,4 +80,10 @@ async def _endpoint(given: dict[str, Any]) -> list[Finding]:
     parameters = make_parameters({**given, "request_timeout": 60})
     asked = shipped_set("suit" if parameters.endpoint == EMBEDDED else "default", "the colour of the shape")
     async with connect(parameters, read_environment().api_key, max_attempts=2) as connection:
-        return await probe(connection.chat, connection.embedder, describe=asked.describe, membership=asked.membership)
+        return await probe(
+            connection.chat,
+            connection.embedder,
+            describe=asked.describe,
+            membership=asked.membership,
+            concludes=lambda reply: read_conclusions(reply).conclusions[0] is not Conclusion.UNKNOWN,
+        )
