@@ -134,9 +134,9 @@ def print_result(console: Console, result: Result) -> None:
     """The table of clusters, what failed, and what was spent."""
     if result.clusters:
         table = Table(title=f"{result.items} items by {escape(repr(result.criterion))}", title_justify="left", box=None)
-        table.add_column("#", justify="right", style="dim")
+        table.add_column("#", justify="right", style="dim", no_wrap=True, min_width=3)
         table.add_column("cluster", style="bold", no_wrap=True, min_width=14, max_width=28)
-        table.add_column("items", justify="right", no_wrap=True)
+        table.add_column("items", justify="right", no_wrap=True, min_width=5)
         table.add_column("", no_wrap=True, min_width=12)
         table.add_column("for example", style="dim", no_wrap=True, ratio=1)
         largest = result.clusters[0].size
