@@ -47,6 +47,8 @@ def read_image(url: str) -> Image.Image:
             return image
     except MessageError:
         raise
+    except Image.DecompressionBombError:
+        raise MessageError(f"the image has too many pixels; at most {MOST_PIXELS // 10**6} million are read") from None
     # Decoders of damaged files raise whatever they like (OSError, SyntaxError, struct.error, ...).
     except Exception as error:  # noqa: BLE001
         raise MessageError(f"the image cannot be decoded ({type(error).__name__}); send a PNG or JPEG") from None

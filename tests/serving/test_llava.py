@@ -150,7 +150,8 @@ PNG = base64.b64decode(PLAIN.partition(",")[2])
         (encoded(b"<html></html>"), "cannot be decoded"),
         (encoded(PNG[: len(PNG) // 2]), "cannot be decoded"),
         (encoded(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"), "cannot be decoded"),
-        (huge_png(20_000, 20_000), "20000 x 20000"),
+        (huge_png(20_000, 20_000), "at most 50 million"),
+        (huge_png(9_000, 9_000), "9000 x 9000 pixels"),
         (huge_png(2**31 - 1, 2**31 - 1), "pixels|cannot be decoded"),
     ],
 )

@@ -9,6 +9,7 @@ module again.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -112,13 +113,17 @@ def _language_stages(config: MiniConfig, out: Path, stages: tuple[str, ...], wei
 
 def _evaluate(config: MiniConfig, weights: Path, photos: Path | None) -> None:
     from serving.llava import LlavaQwen2
-    from training.mini.card import write_card
+    from training.mini.card import read_metrics, write_card
     from training.mini.evaluate import evaluate, evaluate_photos
 
     model = LlavaQwen2.load(weights, config.threads)
     with _progress("evaluate") as report:
         metrics = evaluate(model, config.evaluation, config.evaluation_seed, report)
-    metrics |= {"parameters": sum(p.numel() for p in model.network.parameters()), "beta": model.beta}
+    digest = hashlib.sha256((weights / "model.safetensors").read_bytes()).hexdigest()
+    metrics |= {"parameters": sum(p.numel() for p in model.network.parameters()), "beta": model.beta, "sha256": digest}
+    earlier = read_metrics(weights)
+    if earlier.get("sha256") == digest and "photographs" in earlier:
+        metrics["photographs"] = earlier["photographs"]
     if photos is not None:
         with _progress("photographs") as report:
             metrics["photographs"] = evaluate_photos(model, photos, report)

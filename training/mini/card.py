@@ -17,6 +17,12 @@ def write_card(config: MiniConfig, folder: Path, metrics: dict[str, Any]) -> Non
     (folder / "README.md").write_text(_card(config, folder, metrics), encoding="utf-8")
 
 
+def read_metrics(folder: Path) -> dict[str, Any]:
+    """What was measured of these weights before; empty when nothing was."""
+    path = folder / "metrics.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else {}
+
+
 def _card(config: MiniConfig, folder: Path, metrics: dict[str, Any]) -> str:
     size = sum(p.stat().st_size for p in folder.glob("*.safetensors")) / 1e6
     conditions, speed = metrics["conditions"], metrics["speed"]

@@ -56,7 +56,7 @@ class MiniConfig:
     """Most entries the tokenizer may have."""
     language_images: int = 40_000
     """Renders whose tower features the language stage draws from; none was seen by the tower in training."""
-    language_steps: int = 1_000
+    language_steps: int = 1_300
     """Optimiser steps of the language stage."""
     language_batch: int = 48
     """Conversations in one step."""
@@ -79,7 +79,9 @@ class MiniConfig:
 
     embedding_width: int = 64
     """Width of H(u), METHOD 2."""
-    head_steps: int = 1_500
+    head_items: int = 1_200
+    """Descriptions of each criterion that the head learns from."""
+    head_steps: int = 2_500
     """Optimiser steps of the embedding head."""
     head_batch: int = 256
     """Items in one step; every pair of one criterion in it is a sample."""
@@ -90,7 +92,7 @@ class MiniConfig:
     head_gate: float = 0.90
     """Share of same-value pairs joined, and of different-value pairs kept apart, that the graph must reach."""
 
-    evaluation: int = 1000
+    evaluation: int = 500
     """Renders, and questions of each kind and criterion together, in the evaluation."""
     evaluation_seed: int = 2026
     """Seed of the evaluation's stream."""

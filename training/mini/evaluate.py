@@ -57,8 +57,7 @@ def fresh_images(kind: Kind, count: int, seed: int) -> tuple[list[str], list[dic
 
 
 def evaluate(model: LlavaQwen2, count: int, seed: int, report: Report) -> Metrics:
-    """Captions, verdicts and graphs on `count` renders of each kind and `count` questions of each kind; see the
-    keys."""
+    """Captions and graphs on `count` renders of each kind, verdicts on half as many questions of each kind."""
     rng = np.random.default_rng([seed, 61])
     metrics: Metrics = {
         "caption": {},
@@ -85,7 +84,7 @@ def evaluate(model: LlavaQwen2, count: int, seed: int, report: Report) -> Metric
             t == describe_reply(criterion, v) for t, v in zip(_ask(model, loose, urls), values, strict=False)
         )
         report(place * 6 + 2, steps, f"reworded captions by {criterion}")
-        each = max(4, count // 4)
+        each = max(4, count // 2)
         for step, (name, ask) in enumerate(
             (("membership", _membership(0.0)), ("merge", _merge()), ("noisy membership", _membership(1.0)))
         ):
@@ -105,7 +104,7 @@ def evaluate(model: LlavaQwen2, count: int, seed: int, report: Report) -> Metric
         report(place * 6 + 6, steps, f"graph by {criterion}")
     metrics["speed"] = measure_speed(model, seed)
     metrics["conditions"] = {
-        "renders of each kind": count, "questions of each kind and criterion": max(4, count // 4), "seed": seed,
+        "renders of each kind": count, "questions of each kind and criterion": max(4, count // 2), "seed": seed,
         "purpose": "EVALUATION: disjoint from every training seed",
         "image": "208 x 208 pixels; half PNG, a quarter each JPEG 85 and 60",
         "representatives": 3,

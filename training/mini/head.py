@@ -95,13 +95,16 @@ def train_head(
     path = out / "head.safetensors"
     if load_checkpoint(path, config.key("head"), {"head": head}) >= config.head_steps:
         return head.eval().requires_grad_(False)
-    states = collect_states(model, words, config, seen, min(3000, len(seen.attributes) // 2), plain=False, seed=0)
-    optimizer = torch.optim.AdamW(head.parameters(), lr=config.head_rate, weight_decay=0.0)
+    each = min(config.head_items, len(seen.attributes) // 2)
+    states = collect_states(model, words, config, seen, each, plain=False, seed=0)
+    # The scale has far to go, from 1/0.07 towards 100, and is one number: it takes larger steps.
+    rates = {10.0: [head.logit_scale], 1.0: [head.projection, *head.norm.parameters()]}
+    optimizer = torch.optim.AdamW([{"params": p, "times": t} for t, p in rates.items()], weight_decay=0.0)
     average = 0.0
     for step in range(config.head_steps):
         rng = np.random.default_rng([config.seed, 52, step])
         for group in optimizer.param_groups:
-            group["lr"] = config.head_rate * rate_at(step, config.head_steps)
+            group["lr"] = config.head_rate * group["times"] * rate_at(step, config.head_steps)
         losses = []
         for known in states.values():
             chosen = rng.integers(len(known.values), size=config.head_batch)
