@@ -1,0 +1,484 @@
+"""The search of policy ``evidence``, as a reducer (METHOD 7, ARCHITECTURE 10).
+
+``EvidenceSearch`` knows no model, no database and no LangGraph. It keeps a window of questions outstanding, takes their
+answers in the order of asking, and given the same vectors and answers always asks the same.
+
+Every item has a probability for each cluster and for "a cluster not found yet": a prior from the embeddings, worth what
+the answers so far have shown it to be worth, and what its own answers add (``odds``, ``memberships``). The next
+question about an item goes to its most probable cluster, until one is certain enough. Clusters that look alike, or have
+members that fit both, are compared and united (``pairs``). Every so many answers a *stock-taking* weighs everything
+anew: middles of clusters, calibration, error rates, and with them who belongs where. docs/design/evidence.md tells why.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import deque
+from dataclasses import dataclass
+
+import numpy as np
+
+from agents.conclusions import Conclusion
+from graphs.groups import TRUSTED, Group
+from graphs.likeness import Floats, Indices, Likeness, Whole
+from graphs.memberships import Memberships
+from graphs.odds import Rates, log_odds
+from graphs.pairs import Key, Pairs, bound, key_of
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceSettings:
+    """What the search may be told."""
+
+    representatives: int = 3
+    """K: at most so many members stand for a cluster in a question."""
+    window: int = 64
+    """W: questions outstanding."""
+    batch: int = 1
+    """So many questions in a row show the same representatives of a cluster, to be put in one call."""
+    doubt: float = 0.01
+    """A membership is closed when the probability of its being wrong is below this."""
+    asks: int = 6
+    """Questions about one item at one cluster."""
+    repeats: int = 12
+    """Questions about one item that repeat a cluster at which it was asked before."""
+    unknowns: int = 3
+    """UNKNOWN answers about one item, after which it is asked no more."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MembershipAsk:
+    """Does this candidate belong with these representatives?"""
+
+    number: int
+    """Its place in the order of asking, from 1."""
+    representatives: tuple[int, ...]
+    """Ascending."""
+    candidate: int
+    group: Group
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ComparisonAsk:
+    """Are these two clusters one?"""
+
+    number: int
+    representatives: tuple[tuple[int, ...], tuple[int, ...]]
+    """Of either cluster, ascending."""
+    groups: tuple[Group, Group]
+
+
+Ask = MembershipAsk | ComparisonAsk
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What an answer did; for the trace."""
+
+    odds: float
+    """Log-odds, after the answer, of what was asked."""
+    bound: float
+    """Log-odds at which it counts as settled."""
+    did: str
+    """joined, moved, founded, open; united, apart; dissolved (what was asked about is no more)."""
+
+
+OPEN, ASKED, CLOSED, PUT_OFF = range(4)
+"""States of an item: to be asked about, being asked about, settled, nothing left to ask for now."""
+
+
+class EvidenceSearch:
+    """Finds the clusters of a collection from answers that may be wrong.
+
+    ``questions`` gives the asks that have come up since the last call; put them in any order, ``apply`` their answers
+    in the order of asking. When ``done``, or whenever it has to stop, ``clusters`` is the partition and ``confidence``
+    how sure each item's place is.
+    """
+
+    def __init__(self, vectors: Whole, settings: EvidenceSettings | None = None) -> None:
+        """``vectors`` (n, d) as ``whole_vectors`` gives them."""
+        self.settings = settings or EvidenceSettings()
+        self.answers = 0
+        """Answers applied."""
+        self.done = False
+        self._likeness = Likeness(vectors)
+        self._table = Memberships(self._likeness)
+        self._pairs = Pairs()
+        self._groups: list[Group] = []
+        self._state = np.full(len(vectors), OPEN, dtype=np.int8)
+        self._unknowns = np.zeros(len(vectors), dtype=np.int64)
+        self._foundings = np.zeros(len(vectors), dtype=np.int64)
+        self._used: dict[int, set[tuple[int, ...]]] = {}
+        self._compared: set[tuple[tuple[int, ...], tuple[int, ...]]] = set()
+        self._comparing: set[Key] = set()
+        self._to_compare: list[tuple[float, Key]] = []
+        self._named: dict[int, Group] = {}
+        self._since = 0
+        self._due = False
+        self._ending = False
+        self._asked = 0
+        self._outstanding: deque[Ask] = deque()
+        self._new: list[Ask] = []
+        if len(vectors):
+            first = min(math.sqrt(len(vectors)) / 3, self.settings.window / 4)
+            for seed in self._likeness.seeds(max(2, int(first))):
+                self._found(seed)
+            self._take_stock()
+        self._fill()
+
+    # What the caller sees
+
+    def questions(self) -> list[Ask]:
+        """The asks that have come up since the last call, in order."""
+        new, self._new = self._new, []
+        return new
+
+    def apply(self, ask: Ask, conclusion: Conclusion) -> Decision:
+        """Take the answer to the oldest outstanding ask.
+
+        Raises:
+            ValueError: it is not the oldest.
+        """
+        if not self._outstanding or self._outstanding[0] is not ask:
+            raise ValueError("answers are applied in the order of asking")
+        self._outstanding.popleft()
+        self.answers += 1
+        self._since += 1
+        if isinstance(ask, MembershipAsk):
+            decision = self._membership(ask, conclusion)
+        else:
+            decision = self._comparison(ask, conclusion)
+        if self._since >= (8 if self._due else max(24, self.answers // 14)):
+            self._take_stock()
+        self._fill()
+        return decision
+
+    @property
+    def clusters(self) -> list[list[int]]:
+        """The partition as it stands: the largest cluster first, of each the surest members first."""
+        homes = self._homes()
+        sure = self.confidence
+        members: dict[int, list[int]] = {}
+        for v in np.lexsort((np.arange(len(homes)), -sure)).tolist():
+            members.setdefault(int(homes[v]) or -1 - v, []).append(v)
+        return sorted(members.values(), key=lambda m: (-len(m), min(m)))
+
+    @property
+    def confidence(self) -> Floats:
+        """(n,) probability that each item stands where it belongs."""
+        homes, belief = self._homes(), self._table.belief
+        own: Floats = belief[np.arange(len(homes)), homes]
+        return np.where(self._alone, np.maximum(own, belief[:, 0]), own)
+
+    @property
+    def rates(self) -> tuple[Rates, Rates]:
+        """How often the agent seems to err in memberships and in comparisons."""
+        return self._table.rates, self._pairs.rates
+
+    def _homes(self) -> Indices:
+        """Where every item stands, the open ones where they most probably belong."""
+        table, belief = self._table, self._table.belief
+        if not self._groups or not len(belief):
+            return table.home
+        likely = belief[:, 1:].copy()
+        small = table.sizes[1:] < 2 * self.settings.representatives
+        likely[small & (table.no[:, 1:] > table.yes[:, 1:])] = 0  # it could not be asked there again
+        best = np.argmax(likely, axis=1) + 1
+        stuck = self._state == PUT_OFF
+        best[stuck & (likely.max(axis=1) < belief[:, 0]) & small[best - 1]] = 0
+        # One of a class that has its cluster, refused there more than once, must not pass for a class of its own.
+        astray = self._alone & stuck & (belief[:, 0] < 0.95) & (best > 0)
+        astray &= table.sizes[best] >= 2 * self.settings.representatives
+        return np.where((table.home == 0) | astray, best, table.home)
+
+    @property
+    def _alone(self) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+        home = self._table.home
+        out: np.ndarray[tuple[int], np.dtype[np.bool_]] = (home > 0) & (self._table.sizes[home] == 1)
+        return out
+
+    # Answers
+
+    def _membership(self, ask: MembershipAsk, conclusion: Conclusion) -> Decision:
+        table, group, x = self._table, ask.group.now(), ask.candidate
+        ask.group.outstanding -= 1
+        settled = log_odds(1 - self.settings.doubt)
+        if group.gone:
+            self._judge(x)
+            return Decision(0.0, settled, "dissolved")
+        group.asked += 1
+        c = group.column
+        if conclusion is Conclusion.UNKNOWN:
+            self._unknowns[x] += 1
+        elif conclusion is Conclusion.YES:
+            table.yes[x, c] += 1
+            if len(ask.representatives) == 1 and table.home[ask.representatives[0]] == c:
+                table.yes[ask.representatives[0], c] += 1  # the same question the other way round
+        else:
+            table.no[x, c] += 1
+            if group.size == 1:
+                group.disappointed += max(0.0, float(table.prior[x, c] - table.share[c]))
+        table.weigh(x)
+        odds = log_odds(float(table.belief[x, c]))
+        return Decision(odds, settled, self._judge(x))
+
+    def _judge(self, x: int) -> str:
+        """Settle an item, found a cluster with it, or put it up for its next question."""
+        belief = self._table.belief[x]
+        top = int(belief.argmax())
+        home = int(self._table.home[x])
+        alone = home > 0 and self._groups[home - 1].size == 1
+        if top == 0:
+            if alone and belief[0] >= 1 - self.settings.doubt:
+                self._state[x] = CLOSED
+                return "open"
+            if home == 0 and belief[0] >= 0.5 and self._may_found(x):
+                self._found(x)
+                return "founded"
+        # A small cluster has no fresh representatives to ask again with: it takes members on trust and looks again.
+        elif belief[top] >= (0.5 if self._takes_on_trust(x, top) else 1 - self.settings.doubt):
+            self._settle(x, top)
+            return "joined" if home in (0, top) else "moved"
+        self._put_up(np.array([x]))
+        return "open"
+
+    def _takes_on_trust(self, x: int, column: int) -> bool:
+        small = self._groups[column - 1].size < 2 * self.settings.representatives
+        return small and bool(self._table.yes[x, column] > 0)
+
+    def _settle(self, x: int, column: int) -> None:
+        was = int(self._table.home[x])
+        self._table.home[x] = column
+        self._state[x] = CLOSED
+        if was == column:
+            return
+        if was:
+            old = self._groups[was - 1]
+            old.size -= 1
+            old.trusted = [v for v in old.trusted if v != x]
+        group = self._groups[column - 1]
+        group.size += 1
+        if len(group.trusted) < TRUSTED * self.settings.representatives:
+            group.trusted.append(x)
+
+    def _comparison(self, ask: ComparisonAsk, conclusion: Conclusion) -> Decision:
+        self._comparing.discard(key_of(*ask.groups))
+        a, b = (group.now() for group in ask.groups)
+        if a is b or a.gone or b.gone:
+            return Decision(0.0, 0.0, "dissolved")
+        key, proof = key_of(a, b), bound(a, b)
+        self._pairs.answered(key, conclusion)
+        odds = self._pairs.odds(key)
+        if self._pairs.proven(key, proof):
+            self._unite(a, b)
+            return Decision(odds, proof, "united")
+        if self._pairs.worth_asking(key, proof):
+            heapq.heappush(self._to_compare, (-odds, key))
+            return Decision(odds, proof, "open")
+        return Decision(odds, proof, "apart")
+
+    def _unite(self, a: Group, b: Group) -> None:
+        kept, gone = (a, b) if (a.size, -a.name) > (b.size, -b.name) else (b, a)
+        self._table.unite(kept.column, gone.column)
+        self._pairs.unite(kept, gone)
+        both = [v for pair in zip(kept.trusted, gone.trusted, strict=False) for v in pair]
+        kept.trusted = both[: TRUSTED * self.settings.representatives]
+        kept.size += gone.size
+        gone.into = kept
+        for state, item in gone.ahead:
+            heapq.heappush(kept.ahead, (state, item))
+        self._remove(gone)
+        self._due = True
+
+    # Clusters
+
+    def _found(self, x: int) -> None:
+        column = self._table.found(x)
+        group = Group(name=len(self._named) + 1, column=column, trusted=[x], born=self.answers)
+        self._groups.append(group)
+        self._named[group.name] = group
+        self._state[x] = CLOSED
+        self._foundings[x] += 1
+        self._due = True
+
+    def _young(self, group: Group) -> bool:
+        """Whether a small cluster may still be the class of others that fit nowhere."""
+        return group.size < 4 and group.asked < 16 and self.answers - group.born < 8 * self.settings.window
+
+    def _may_found(self, x: int) -> bool:
+        """Few clusters are founded at a time: the next item that fits nowhere is asked at the young ones first."""
+        young = sum(map(self._young, self._groups))
+        return young < 3 + len(self._groups) // 10 and self._foundings[x] < 2
+
+    def _remove(self, *gone: Group) -> None:
+        self._groups = [group for group in self._groups if group not in gone]
+        for column, group in enumerate(self._groups, 1):
+            group.column = column
+
+    # Questions
+
+    def _fill(self) -> None:
+        while len(self._outstanding) < self.settings.window:
+            ask = self._next()
+            if ask is None and not self._outstanding and self._groups:
+                self._take_stock(last=True)
+                ask = self._next()
+            if ask is None:
+                break
+            self._outstanding.append(ask)
+            self._new.append(ask)
+        self.done = not self._outstanding
+
+    def _next(self) -> Ask | None:
+        while self._to_compare:
+            _, key = heapq.heappop(self._to_compare)
+            if (comparison := self._compare(key)) is not None:
+                return comparison
+        while (group := self._next_group()) is not None:
+            _, x = heapq.heappop(group.ahead)
+            used = self._used.setdefault(x, set())
+            shown = group.representatives(self.settings.representatives, x, used, self.settings.batch)
+            if not shown:
+                self._state[x] = PUT_OFF
+                continue
+            used.add(shown)
+            self._state[x] = ASKED
+            group.outstanding += 1
+            self._asked += 1
+            return MembershipAsk(self._asked, shown, x, group)
+        return None
+
+    def _next_group(self) -> Group | None:
+        """The cluster to ask at next: a young one, then of those with about as likely an item the smallest.
+
+        So all grow at once, and the middles of all are known before the doubtful items are asked about.
+        """
+        ready: list[Group] = []
+        for group in self._groups:
+            ahead = group.ahead
+            while ahead and self._state[ahead[0][1]] != OPEN:
+                heapq.heappop(ahead)
+            if ahead and group.outstanding < 4 + 2 * len(group.trusted):
+                ready.append(group)
+        if not ready:
+            return None
+        young = [g for g in ready if g.size < 4 and g.outstanding < 2 and g.ahead[0][0] <= -0.15]
+        enough = 0.8 * min(group.ahead[0][0] for group in ready)
+        likely = young or [group for group in ready if group.ahead[0][0] <= enough]
+        return min(likely, key=lambda group: (group.size + group.outstanding, group.ahead[0], group.name))
+
+    def _put_up(self, items: Indices) -> None:
+        """Choose the cluster at which each item is asked next, if that is worth a question."""
+        table, settings = self._table, self.settings
+        asked = table.yes[items] + table.no[items]
+        worth = table.belief[items].copy()
+        worth[:, 0] = 0
+        alone = np.array([self._is_alone(x) for x in items.tolist()], dtype=np.bool_)
+        worth[alone, table.home[items[alone]]] = 0
+        worth[asked >= settings.asks] = 0
+        repeated = asked.sum(axis=1) - (asked > 0).sum(axis=1)
+        worth[(repeated >= settings.repeats)[:, None] & (asked > 0)] = 0
+        worth[(table.hard[items] > 0.8) | (self._unknowns[items] >= settings.unknowns)] = 0
+        best = worth.argmax(axis=1)
+        likely = worth[np.arange(len(items)), best]
+        self._state[items] = np.where(likely < 1e-4, PUT_OFF, OPEN)
+        # A cluster of one that may be part of another is looked at first: it would draw its likes away.
+        order = np.where(alone, -1.0, -likely)
+        for x, column, first, p in zip(items.tolist(), best.tolist(), order.tolist(), likely.tolist(), strict=True):
+            if p >= 1e-4:
+                heapq.heappush(self._groups[column - 1].ahead, (first, x))
+
+    def _is_alone(self, x: int) -> bool:
+        home = int(self._table.home[x])
+        return home > 0 and self._groups[home - 1].size == 1
+
+    def _compare(self, key: Key) -> ComparisonAsk | None:
+        a, b = self._named[key[0]], self._named[key[1]]
+        if a.into or b.into or a.gone or b.gone or key in self._comparing:
+            return None
+        k = self.settings.representatives
+        for turn in range(12):
+            left, right = a.side(k, turn), b.side(k, turn + turn // 3)
+            if left and right and (left, right) not in self._compared:
+                self._compared.add((left, right))
+                self._comparing.add(key)
+                self._asked += 1
+                return ComparisonAsk(self._asked, (left, right), (a, b))
+        if self._ending and self._pairs.likely(key):
+            self._unite(a, b)  # no others could stand for them: what was said has to do
+        return None
+
+    # Stock-taking
+
+    def _take_stock(self, last: bool = False) -> None:
+        self._since, self._due, self._ending = 0, False, last
+        self._dissolve()
+        self._weigh()
+        if self._found_by_looks():
+            self._weigh()
+        self._settle_all()
+        self._to_compare, proven = self._pairs.weigh(self._groups, self._table, last)
+        for key in proven:
+            a, b = (self._named[name].now() for name in key)
+            if a is not b:
+                self._unite(a, b)
+
+    def _weigh(self) -> None:
+        young = np.array([self._young(group) for group in self._groups])
+        self._table.weigh_all(young, self._pairs.apart(self._table.sizes))
+
+    def _dissolve(self) -> None:
+        """Remove clusters without members, and those of one that is not what it looks like."""
+        home = self._table.home
+        for group in self._groups:
+            if group.size == 1 and group.disappointed >= 1.8 and len(np.unique(home[home > 0])) > 1:
+                seed = np.flatnonzero(home == group.column)
+                home[seed] = 0
+                self._state[seed] = np.where(self._state[seed] == ASKED, ASKED, OPEN)
+        sizes = self._table.sizes
+        empty = [group for group in self._groups if sizes[group.column] == 0]
+        for group in empty:
+            group.gone = True
+        if empty:
+            self._table.drop([group.column for group in empty])
+            self._remove(*empty)
+
+    def _found_by_looks(self) -> bool:
+        """Found a cluster with an item that by the embeddings belongs to none; whether one was founded."""
+        far = (self._table.belief[:, 0] >= 0.5) & (self._table.home == 0) & (self._state == OPEN)
+        if not far.any():
+            return False
+        x = int(np.argmax(np.where(far, self._likeness.density, -np.inf)))
+        if not self._may_found(x):
+            return False
+        self._found(x)
+        self._due = False
+        return True
+
+    def _settle_all(self) -> None:
+        """Judge all items that are not being asked about, and choose every cluster's trusted members anew."""
+        table, doubt = self._table, self.settings.doubt
+        rows = np.arange(table.items)
+        top = table.belief.argmax(axis=1)
+        best = table.belief[rows, top]
+        free = self._state != ASKED
+        sure = free & table.answered & (top > 0) & (best >= 1 - doubt)
+        table.home[sure] = top[sure]
+        self._state[sure] = CLOSED
+        alone = self._alone
+        here = table.belief[rows, table.home]
+        doubted = free & ~sure & (self._state == CLOSED) & ~alone & (here < 1 - 2 * doubt)
+        if self.answers >= 2 * self.settings.window:
+            doubted |= free & alone & (best < 1 - doubt)
+        self._state[doubted] = OPEN
+        limit = TRUSTED * self.settings.representatives
+        trusted: list[list[int]] = [[] for _ in range(len(self._groups) + 1)]
+        for v in np.lexsort((rows, -np.round(np.where(alone, 1.0, here), 4))).tolist():
+            members = trusted[table.home[v]]
+            if len(members) < limit:
+                members.append(v)
+        sizes = table.sizes
+        for group in self._groups:
+            group.trusted, group.size, group.ahead = trusted[group.column], int(sizes[group.column]), []
+        self._put_up(np.flatnonzero((self._state == OPEN) | (self._state == PUT_OFF)))
