@@ -15,6 +15,9 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 def main() -> None:
     """Run a verb. Nothing heavy or foreign is imported before signals and errors are taken care of."""
     signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # also as a background job of a script, where it is ignored
     try:
         code = _run()
         if sys.stdout is not None:

@@ -81,7 +81,8 @@ async def test_a_child_that_is_killed_is_noticed() -> None:
 
 
 PARENT = f"""
-import asyncio
+import asyncio, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job ignores it
 from serving.embedded import embedded
 
 async def main():
