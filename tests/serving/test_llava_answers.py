@@ -19,7 +19,7 @@ SEED = 31337
 
 @pytest.fixture(scope="module")
 def model() -> LlavaQwen2:
-    return LlavaQwen2.load(MINI, threads=2)
+    return LlavaQwen2.load(MINI, threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -43,11 +43,12 @@ def test_captions(
 
 
 def test_verdicts_and_graphs(model: LlavaQwen2) -> None:
-    measured = evaluate(model, 60, SEED, lambda done, total, line: None)
+    measured = evaluate(model, 16, SEED, lambda done, total, line: None, speed=False)
     for kind in ("membership", "merge"):
         assert np.mean(list(measured[kind].values())) >= 0.95
     for graph in measured["graph"].values():
-        assert graph["pairs kept apart"] >= 0.97
+        assert graph["pairs joined"] >= 0.95
+        assert graph["pairs kept apart"] >= 0.95
 
 
 def test_several_candidates_get_their_conclusions_in_order(

@@ -46,20 +46,16 @@ def _card(config: MiniConfig, folder: Path, metrics: dict[str, Any]) -> str:
     )
     return f"""# partita-mini
 
-A small LLaVA-Qwen2 ({metrics["parameters"]:,} parameters, {size:.1f} MB) made from nothing by `make mini` (`python
--m training.mini`). It describes an
-image under a criterion, says whether a candidate belongs with the representatives of a cluster, whether two
-clusters are
-one, and embeds a description (METHOD 2). It ships with Partita so that everything works without a download or an
-account.
+A small LLaVA-Qwen2 ({metrics["parameters"]:,} parameters, {size:.1f} MB) made from nothing by `make mini`
+(`python -m training.mini`). It describes an image under a criterion, says whether a candidate belongs with the
+representatives of a cluster, whether two clusters are one, and embeds a description (METHOD 2). It ships with Partita
+so that everything works without a download or an account.
 
 ## It knows only this world
 
-It was trained on drawings that Partita renders itself (`partita examples`): one playing card or one piece of fruit
-in each image.
-It knows the values below and nothing else. Whatever else it is shown, it will answer all the same, with one of
-these words, and be
-wrong. For real collections use a real endpoint (`--endpoint`).
+It was trained on drawings that Partita renders itself (`partita examples`): one playing card or one piece of fruit in
+each image. It knows the values below and nothing else. Whatever else it is shown, it will answer all the same, with one
+of these words, and be wrong. For real collections use a real endpoint (`--endpoint`).
 
 {values}
 
@@ -68,22 +64,24 @@ wrong. For real collections use a real endpoint (`--endpoint`).
 ## How good it is
 
 Measured on what is stored here, through the serving code, on renders of seed {conditions["seed"]} of the evaluation
-stream, which shares no seed with training
-({conditions["renders of each kind"]} cards and {conditions["renders of each kind"]} fruit, {conditions["image"]};
-{conditions["questions of each kind and criterion"]} balanced questions of each kind and criterion,
-{conditions["representatives"]} representatives a side). Share of right answers:
+stream, which shares no seed with training: {conditions["renders of each kind"]} cards and as many fruit,
+{conditions["image"]}; {conditions["questions of each kind and criterion"]} balanced questions of each kind and
+criterion, {conditions["representatives"]} representatives a side. The designs, fonts and textures are those of the
+training; what is new is every pose, light and combination. Share of right answers:
 
-| criterion | caption | caption, reworded prompt | membership | membership, one representative of three wrong | merge |
+| criterion | caption | caption, reworded | membership | membership, 1 of 3 representatives wrong | merge |
 |---|---|---|---|---|---|
 {table}
 
-Graph of METHOD 3 with its own descriptions, beta {metrics["beta"]:.1f}, tau {config.threshold}:
+Graph of METHOD 3 with its own descriptions, beta {metrics["beta"]:.1f}, tau {config.threshold}. A few items in a
+hundred thousand pairs are enough to join two classes in one component; such components are what the agents take apart:
 
 | criterion | same value: joined | different: kept apart | components (classes) | purity |
 |---|---|---|---|---|
 {graph}
 
-Speed on {conditions["machine"]}, torch {conditions["torch"]} ({conditions["at"]}):
+Speed on {conditions["machine"]}, torch {conditions["torch"]} ({conditions["at"]}), on a machine that was busy with
+other work:
 
 | | ms |
 |---|---|
@@ -93,20 +91,21 @@ Speed on {conditions["machine"]}, torch {conditions["torch"]} ({conditions["at"]
 
 ## How it was made
 
-- **Data**: rendered with NumPy and Pillow only; 24 card designs in four layouts (two- and four-colour), 12 variants
-  of each fruit and colour; position, scale, up to
-  10 degrees of rotation, plain, gradient, wood, felt and noisy backgrounds, light, tint, blur, sensor noise, JPEG.
-  Seed {config.seed}. No other data, no pretrained weights.
+- **Data**: rendered with NumPy and Pillow only; 24 card designs in four layouts (two- and four-colour), 12 variants of
+  each fruit and colour; position, scale, up to 10 degrees of rotation, plain, gradient, wood, felt and noisy
+  backgrounds, light, tint, blur, sensor noise, JPEG. Seed {config.seed}. No other data, no pretrained weights.
 - **Vision tower**: residual convolutions, {config.image_size} x {config.image_size} pixels, read out by
-  {config.image_tokens} learned queries into {config.image_tokens} tokens; trained to name
-  attributes, {config.vision_steps:,} steps of {config.vision_batch}.
-- **Language model**: Qwen2, {config.text_layers} layers of {config.text_width}, byte-level BPE vocabulary of its
-  own; {config.language_steps:,} steps of {config.language_batch}
-  conversations on features of the frozen tower. A reply says what is seen, compares, and concludes.
-  {config.noisy_share:.0%} of the questions have a wrong representative,
-  {config.paraphrase_share:.0%} a reworded instruction. Trained with 1 to 4 representatives a side; more is untested.
-- **Embedding head**: bias-free LayerNorm and a projection to {config.embedding_width}, at the state of
-  `<embedding>`; everything else frozen; BCE over all pairs of a batch.
+  {config.image_tokens} learned queries into {config.image_tokens} tokens; trained to name attributes,
+  {config.vision_steps:,} steps of {config.vision_batch}.
+- **Language model**: Qwen2, {config.text_layers} layers of {config.text_width}, byte-level BPE vocabulary of its own;
+  {config.language_steps:,} steps of {config.language_batch} conversations on features of the frozen tower, with
+  {config.drill_batch} bare replies beside them that practise the comparison of words. A reply says what is seen,
+  compares, and concludes. {config.noisy_share:.0%} of the questions with three or four representatives have a wrong
+  one, {config.paraphrase_share:.0%} of all a reworded instruction. 1 to 4 representatives a side; more is untested.
+- **Embedding head**: bias-free LayerNorm and a projection to {config.embedding_width}, at the state of `<embedding>`;
+  everything else frozen; BCE over all pairs of a batch.
+- The lengths of the vision and language stages were changed while they ran (from 12,500 and 1,600 steps), so the
+  learning rate of these weights fell a little differently from what the same command gives anew.
 - Stored in bfloat16 (batch norm and head in float32), computed in float32. Decoding is greedy at every temperature.
 
 Licence: Apache-2.0, as the code.

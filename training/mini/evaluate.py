@@ -56,7 +56,7 @@ def fresh_images(kind: Kind, count: int, seed: int) -> tuple[list[str], list[dic
     return urls, labels
 
 
-def evaluate(model: LlavaQwen2, count: int, seed: int, report: Report) -> Metrics:
+def evaluate(model: LlavaQwen2, count: int, seed: int, report: Report, speed: bool = True) -> Metrics:
     """Captions and graphs on `count` renders of each kind, verdicts on half as many questions of each kind."""
     rng = np.random.default_rng([seed, 61])
     metrics: Metrics = {
@@ -102,7 +102,8 @@ def evaluate(model: LlavaQwen2, count: int, seed: int, report: Report) -> Metric
         numbers = np.unique(values, return_inverse=True)[1]
         metrics["graph"][criterion] = graph_quality(rows, numbers, model.beta, model.threshold)
         report(place * 6 + 6, steps, f"graph by {criterion}")
-    metrics["speed"] = measure_speed(model, seed)
+    if speed:
+        metrics["speed"] = measure_speed(model, seed)
     metrics["conditions"] = {
         "renders of each kind": count, "questions of each kind and criterion": max(4, count // 2), "seed": seed,
         "purpose": "EVALUATION: disjoint from every training seed",
