@@ -84,6 +84,10 @@ class Decision:
     """joined, moved, founded, open; united, apart; dissolved (what was asked about is no more)."""
 
 
+PROBES = 24
+"""So many items that were refused are asked about to the end before the others: the error rates become known early."""
+AT_ONCE = 3
+"""Questions about one item that may be outstanding together, when there is nothing else to ask."""
 OPEN, ASKED, CLOSED, PUT_OFF = range(4)
 """States of an item: to be asked about, being asked about, settled, nothing left to ask for now."""
 
@@ -108,8 +112,10 @@ class EvidenceSearch:
         self._groups: list[Group] = []
         self._state = np.full(len(vectors), OPEN, dtype=np.int8)
         self._unknowns = np.zeros(len(vectors), dtype=np.int64)
-        self._foundings = np.zeros(len(vectors), dtype=np.int64)
+        self._has_founded = np.zeros(len(vectors), dtype=np.bool_)
         self._used: dict[int, set[tuple[int, ...]]] = {}
+        self._waits_for: dict[int, list[Group]] = {}
+        self._probes: set[int] = set()
         self._compared: set[tuple[tuple[int, ...], tuple[int, ...]]] = set()
         self._comparing: set[Key] = set()
         self._to_compare: list[tuple[float, Key]] = []
@@ -203,6 +209,9 @@ class EvidenceSearch:
     def _membership(self, ask: MembershipAsk, conclusion: Conclusion) -> Decision:
         table, group, x = self._table, ask.group.now(), ask.candidate
         ask.group.outstanding -= 1
+        self._waits_for[x].remove(ask.group)
+        if not self._waits_for[x]:
+            del self._waits_for[x]
         settled = log_odds(1 - self.settings.doubt)
         if group.gone:
             self._judge(x)
@@ -217,6 +226,8 @@ class EvidenceSearch:
                 table.yes[ask.representatives[0], c] += 1  # the same question the other way round
         else:
             table.no[x, c] += 1
+            if len(self._probes) < PROBES and self.answers >= table.items // 5:
+                self._probes.add(x)
             if group.size == 1:
                 group.disappointed += max(0.0, float(table.prior[x, c] - table.share[c]))
         table.weigh(x)
@@ -225,6 +236,8 @@ class EvidenceSearch:
 
     def _judge(self, x: int) -> str:
         """Settle an item, found a cluster with it, or put it up for its next question."""
+        if x in self._waits_for:
+            return "open"
         belief = self._table.belief[x]
         top = int(belief.argmax())
         home = int(self._table.home[x])
@@ -299,7 +312,7 @@ class EvidenceSearch:
         self._groups.append(group)
         self._named[group.name] = group
         self._state[x] = CLOSED
-        self._foundings[x] += 1
+        self._has_founded[x] = True
         self._due = True
 
     def _young(self, group: Group) -> bool:
@@ -309,7 +322,7 @@ class EvidenceSearch:
     def _may_found(self, x: int) -> bool:
         """Few clusters are founded at a time: the next item that fits nowhere is asked at the young ones first."""
         young = sum(map(self._young, self._groups))
-        return young < 3 + len(self._groups) // 10 and self._foundings[x] < 2
+        return young < 3 + len(self._groups) // 10 and not self._has_founded[x]
 
     def _remove(self, *gone: Group) -> None:
         self._groups = [group for group in self._groups if group not in gone]
@@ -337,16 +350,37 @@ class EvidenceSearch:
                 return comparison
         while (group := self._next_group()) is not None:
             _, x = heapq.heappop(group.ahead)
-            used = self._used.setdefault(x, set())
-            shown = group.representatives(self.settings.representatives, x, used, self.settings.batch)
-            if not shown:
-                self._state[x] = PUT_OFF
+            if (ask := self._ask(group, x)) is not None:
+                return ask
+            self._state[x] = PUT_OFF
+        return self._ask_ahead()
+
+    def _ask(self, group: Group, x: int) -> MembershipAsk | None:
+        used = self._used.setdefault(x, set())
+        shown = group.representatives(self.settings.representatives, x, used, self.settings.batch)
+        if not shown:
+            return None
+        used.add(shown)
+        self._state[x] = ASKED
+        group.outstanding += 1
+        self._waits_for.setdefault(x, []).append(group)
+        self._asked += 1
+        return MembershipAsk(self._asked, shown, x, group)
+
+    def _ask_ahead(self) -> MembershipAsk | None:
+        """Towards the end, ask about an item at several clusters at once rather than let the endpoint wait."""
+        if self.answers < self._table.items or len(self._outstanding) >= self.settings.window // 2:
+            return None
+        for x, groups in self._waits_for.items():
+            if len(groups) >= AT_ONCE or self._table.belief[x].max() > 0.5:
                 continue
-            used.add(shown)
-            self._state[x] = ASKED
-            group.outstanding += 1
-            self._asked += 1
-            return MembershipAsk(self._asked, shown, x, group)
+            worth = self._worth(np.array([x]))[0]
+            worth[[group.now().column for group in groups if not group.now().gone]] = 0
+            if self._table.home[x]:
+                worth[self._table.home[x]] = 0
+            best = int(worth.argmax())
+            if worth[best] >= 0.02 and (ask := self._ask(self._groups[best - 1], x)) is not None:
+                return ask
         return None
 
     def _next_group(self) -> Group | None:
@@ -370,24 +404,30 @@ class EvidenceSearch:
 
     def _put_up(self, items: Indices) -> None:
         """Choose the cluster at which each item is asked next, if that is worth a question."""
-        table, settings = self._table, self.settings
-        asked = table.yes[items] + table.no[items]
-        worth = table.belief[items].copy()
-        worth[:, 0] = 0
         alone = np.array([self._is_alone(x) for x in items.tolist()], dtype=np.bool_)
-        worth[alone, table.home[items[alone]]] = 0
-        worth[asked >= settings.asks] = 0
-        repeated = asked.sum(axis=1) - (asked > 0).sum(axis=1)
-        worth[(repeated >= settings.repeats)[:, None] & (asked > 0)] = 0
-        worth[(table.hard[items] > 0.8) | (self._unknowns[items] >= settings.unknowns)] = 0
+        worth = self._worth(items)
+        worth[alone, self._table.home[items[alone]]] = 0
         best = worth.argmax(axis=1)
         likely = worth[np.arange(len(items)), best]
         self._state[items] = np.where(likely < 1e-4, PUT_OFF, OPEN)
         # A cluster of one that may be part of another is looked at first: it would draw its likes away.
-        order = np.where(alone, -1.0, -likely)
+        probe = np.array([x in self._probes for x in items.tolist()], dtype=np.bool_)
+        order = np.where(alone, -1.0, np.where(probe, -0.95, -likely))
         for x, column, first, p in zip(items.tolist(), best.tolist(), order.tolist(), likely.tolist(), strict=True):
             if p >= 1e-4:
                 heapq.heappush(self._groups[column - 1].ahead, (first, x))
+
+    def _worth(self, items: Indices) -> Floats:
+        """(rows, c + 1) how likely each item is to belong where it may still be asked."""
+        table, settings = self._table, self.settings
+        asked = table.yes[items] + table.no[items]
+        worth = table.belief[items].copy()
+        worth[:, 0] = 0
+        worth[asked >= settings.asks] = 0
+        repeated = asked.sum(axis=1) - (asked > 0).sum(axis=1)
+        worth[(repeated >= settings.repeats)[:, None] & (asked > 0)] = 0
+        worth[(table.hard[items] > 0.8) | (self._unknowns[items] >= settings.unknowns)] = 0
+        return worth
 
     def _is_alone(self, x: int) -> bool:
         home = int(self._table.home[x])
@@ -415,7 +455,7 @@ class EvidenceSearch:
         self._since, self._due, self._ending = 0, False, last
         self._dissolve()
         self._weigh()
-        if self._found_by_looks():
+        if self._found_by_looks(last):
             self._weigh()
         self._settle_all()
         self._to_compare, proven = self._pairs.weigh(self._groups, self._table, last)
@@ -444,13 +484,18 @@ class EvidenceSearch:
             self._table.drop([group.column for group in empty])
             self._remove(*empty)
 
-    def _found_by_looks(self) -> bool:
-        """Found a cluster with an item that by the embeddings belongs to none; whether one was founded."""
-        far = (self._table.belief[:, 0] >= 0.5) & (self._table.home == 0) & (self._state == OPEN)
+    def _found_by_looks(self, last: bool) -> bool:
+        """Found a cluster with an item that most probably belongs to none; whether one was founded.
+
+        At the end also with those that were refused everywhere while too many clusters were young.
+        """
+        far = (self._table.belief[:, 0] >= 0.5) & (self._table.home == 0)
+        far &= ~self._has_founded if last else self._state == OPEN
+        far &= self._state != ASKED
         if not far.any():
             return False
         x = int(np.argmax(np.where(far, self._likeness.density, -np.inf)))
-        if not self._may_found(x):
+        if not last and not self._may_found(x):
             return False
         self._found(x)
         self._due = False

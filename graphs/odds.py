@@ -43,9 +43,9 @@ class Rates:
         return math.log(self.false_no / (1 - self.false_yes))
 
 
-def error_rate(wrong: float, right: float, lean: float = 1 / 34) -> float:
-    """An error rate from counts, leaning on ``lean`` with the weight of 34 answers; within [0.002, 0.3]."""
-    return round(min(max((wrong + 34 * lean) / (wrong + right + 34), 0.002), 0.3), 5)
+def error_rate(wrong: float, right: float, lean: float = 1.0) -> float:
+    """An error rate from counts, as if of 34 answers before them ``lean`` had been wrong; within [0.002, 0.3]."""
+    return round(min(max((wrong + lean) / (wrong + right + 34), 0.002), 0.3), 5)
 
 
 @dataclass(frozen=True, slots=True)

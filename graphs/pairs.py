@@ -100,8 +100,8 @@ class Pairs:
     ) -> tuple[list[tuple[float, Key]], list[Key]]:
         """Take every pair's prior anew: (-log-odds, pair) of those to compare, the most likely first; those proven one.
 
-        With ``last``, pairs that nothing speaks for are compared once: each cluster with its nearest, or all when
-        they are few.
+        With ``last``, pairs that nothing speaks for are compared once: each cluster with its nearest, small ones with
+        all, or all with all when they are few.
         """
         c = len(groups)
         prior = self._priors(groups, beliefs)
@@ -124,8 +124,13 @@ class Pairs:
             near = np.zeros((c, c), dtype=np.bool_)
             order = np.argsort(-prior + np.diag(np.full(c, np.inf)), axis=1, kind="stable")[:, :NEAREST]
             np.put_along_axis(near, order, True, axis=1)
-            all_of_them = c * (c - 1) <= beliefs.items // 15
-            wanted |= ((near | near.T)[i, j] | all_of_them) & (counts.sum(axis=1) == 0)
+            # What is left over of a class may look like anything: small clusters are compared with all, if few.
+            few = max(beliefs.items // 15, 40)
+            small = smaller < 6
+            rest = small if small.sum() <= few else np.zeros_like(small)
+            if c * (c - 1) <= few:
+                rest = np.ones_like(small)
+            wanted |= ((near | near.T)[i, j] | rest) & (counts.sum(axis=1) == 0)
         compare = sorted((-float(odds[p]), keys[p]) for p in np.flatnonzero(wanted).tolist())
         return compare, [keys[p] for p in np.flatnonzero(proven).tolist()]
 

@@ -82,17 +82,18 @@ def score(search, kinds):
     return round(normalized_mutual_info_score(kinds, label), 9)
 
 
-def worlds():
+def worlds(items=st.integers(1, 60), classes=st.integers(1, 6)):  # noqa: B008 - strategies are values
     return st.builds(
         collection,
-        items=st.integers(1, 60), classes=st.integers(1, 6), noise=st.sampled_from([0.2, 1.0, 30.0]),
+        items=items, classes=classes, noise=st.sampled_from([0.2, 1.0, 30.0]),
         seed=st.integers(0, 10**6), stray=st.sampled_from([0.0, 0.1]),
     )  # fmt: skip
 
 
 @settings(max_examples=60, deadline=None)
-@given(worlds(), st.integers(1, 40))
+@given(worlds(st.integers(40, 80), st.integers(1, 5)), st.integers(1, 40))
 def test_a_perfect_agent_gives_the_classes(world, window):
+    """Whatever the embeddings; of a class of two or three there are too few other representatives to be sure."""
     kinds, vectors = world
     search, _ = run(vectors, Truth(kinds), EvidenceSettings(window=window))
     classes = {frozenset(v for v, k in enumerate(kinds) if k == kind) for kind in set(kinds)}
