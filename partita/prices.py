@@ -20,6 +20,8 @@ SHIPPED = Path(__file__).with_name("prices.yaml")
 DEAR_INPUT, DEAR_OUTPUT = 2.50, 10.00
 """USD per million tokens, assumed for a model without a price: a dear model's, so that a cap on cost errs to the safe
 side."""
+UNCOUNTED = {"describe": (900, 100), "embed": (900, 0), "membership": (3500, 100), "merge": (5000, 100)}
+"""(prompt, reply) tokens assumed for a call whose endpoint counts none: images of 768 pixels, 3 representatives."""
 _MILLION = 1_000_000
 _MAX_FILE = 256 * 1024
 _FORM = "write `prices: {some-model: {input: 0.15, output: 0.60}}`, USD per million tokens"
@@ -37,6 +39,11 @@ class Price:
     def cost(self, prompt_tokens: float, completion_tokens: float) -> float:
         """Cost of so many tokens, in ``currency``."""
         return (prompt_tokens * self.input + completion_tokens * self.output) / _MILLION
+
+    def cost_of_call(self, kind: str, prompt_tokens: int | None, completion_tokens: int | None) -> float:
+        """Cost of one call; one whose tokens were not counted is not taken for free."""
+        counted = (prompt_tokens or 0, completion_tokens or 0)
+        return self.cost(*(counted if any(counted) else UNCOUNTED[kind]))
 
 
 FREE = Price(0.0, 0.0)
@@ -117,6 +124,11 @@ def own_file(named: str | None, config_home: str | None) -> Path:
     if named:
         return Path(named).expanduser()
     return (Path(config_home) if config_home else Path("~/.config").expanduser()) / "partita" / "prices.yaml"
+
+
+def find_prices(named: str | None, config_home: str | None) -> Prices:
+    """The prices that hold for a user whose environment says so: a table that is named must be there."""
+    return load_prices(own_file(named, config_home), must_exist=bool(named))
 
 
 def load_prices(own: Path | None = None, *, must_exist: bool = False) -> Prices:

@@ -11,6 +11,7 @@ from partita import __version__
 VERBS = {
     "run": "Cluster a collection by a criterion in words.",
     "resume": "Go on with a session where it stopped.",
+    "estimate": "Say what a run would take, before anything is spent.",
     "sessions": "List the sessions.",
     "show": "Show a session's clusters.",
     "trace": "Show what agents were asked, what they answered, and why.",

@@ -35,6 +35,14 @@ def test_cost_is_by_the_million():
     assert FREE.cost(10**9, 10**9) == 0 and FREE.known
 
 
+def test_a_call_that_was_not_counted_is_not_free():
+    price = Price(2.0, 8.0)
+    assert price.cost_of_call("merge", 100, 0) == price.cost(100, 0)
+    for kind in ("describe", "embed", "membership", "merge"):
+        assert price.cost_of_call(kind, None, None) == price.cost_of_call(kind, 0, 0) > 0
+        assert FREE.cost_of_call(kind, None, None) == 0
+
+
 def test_an_unlisted_model_is_dear_and_says_where_its_price_goes(tmp_path):
     prices = load_prices(tmp_path / "prices.yaml")
     price = prices.of("home-made", endpoint=URL)
