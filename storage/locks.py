@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from sqlalchemy import text
 
@@ -118,4 +118,6 @@ def _advisory(db: Database, session_id: str, name: str) -> Iterator[None]:
                 raise _busy(name)
             yield
         finally:
+            with suppress(psycopg.Error):  # the server notices a closed connection only a moment later
+                connection.execute("SELECT pg_advisory_unlock_all()")
             let_go(descriptor)
