@@ -23,7 +23,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-HEAD = "0001"
+HEAD = "0002"
 VERSION_TABLE = "partita_version"
 
 
@@ -57,9 +57,15 @@ metadata = MetaData(
     }
 )
 
+_NUMBER = BigInteger().with_variant(Integer, "sqlite")
+
 
 def _session_id(**kwargs: Any) -> Column[str]:
     return Column("session_id", Text, ForeignKey("sessions.id", ondelete="CASCADE"), nullable=False, **kwargs)
+
+
+def _graph_thread(**kwargs: Any) -> Column[int]:
+    return Column("thread", _NUMBER, ForeignKey("graph_threads.id", ondelete="CASCADE"), nullable=False, **kwargs)
 
 
 sessions = Table(
@@ -105,7 +111,7 @@ prompts = Table(
 answers = Table(
     "answers",
     metadata,
-    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("id", _NUMBER, primary_key=True, autoincrement=True),
     _session_id(),
     Column("key", Text, nullable=False),
     Column("kind", Text, nullable=False),  # describe | embed | membership | merge
@@ -115,7 +121,7 @@ answers = Table(
     Column("subject", JSON, nullable=False),
     Column("prompt_hash", Text, nullable=False),
     Column("reply", Text, nullable=False),
-    Column("conclusion", Text),  # YES | NO | UNKNOWN
+    Column("conclusion", Text),  # YES | NO | UNKNOWN, one for each candidate, joined by a space
     Column("reason", Text),
     Column("model", Text, nullable=False),
     Column("prompt_tokens", Integer),
@@ -130,6 +136,15 @@ answers = Table(
     sqlite_autoincrement=True,
 )
 
+# What the search made of an answer, for the trace: at most one row per answer.
+decisions = Table(
+    "decisions",
+    metadata,
+    Column("answer", _NUMBER, ForeignKey("answers.id", ondelete="CASCADE"), primary_key=True, autoincrement=False),
+    Column("decided", JSON, nullable=False),
+    sqlite_with_rowid=False,  # where a null number would be taken for "the next one"
+)
+
 artefacts = Table(
     "artefacts",
     metadata,
@@ -139,4 +154,33 @@ artefacts = Table(
     Column("parts", Integer, nullable=False),
     Column("sha256", Text, nullable=False),  # of the whole payload
     Column("payload", LargeBinary, nullable=False),
+)
+
+# LangGraph's checkpoints (`storage.saver`): a view of the ledger.
+graph_threads = Table(
+    "graph_threads",
+    metadata,
+    Column("id", _NUMBER, primary_key=True, autoincrement=True),
+    Column("thread_id", Text, nullable=False),
+    Column("ns", Text, nullable=False),
+    UniqueConstraint("thread_id", "ns"),
+)
+
+graph_checkpoints = Table(
+    "graph_checkpoints",
+    metadata,
+    _graph_thread(primary_key=True, autoincrement=False),
+    Column("checkpoint", LargeBinary, primary_key=True),  # UUID
+    Column("parent", LargeBinary),  # UUID
+    Column("payload", LargeBinary, nullable=False),  # metadata and checkpoint
+)
+
+graph_writes = Table(
+    "graph_writes",
+    metadata,
+    Column("id", _NUMBER, primary_key=True, autoincrement=True),
+    _graph_thread(),
+    Column("checkpoint", LargeBinary, nullable=False),  # UUID
+    Column("payload", LargeBinary, nullable=False),  # task, its path, channels and values
+    Index("ix_graph_writes_thread_checkpoint", "thread", "checkpoint"),
 )
