@@ -1,27 +1,27 @@
 """The ledger: one row per finished call, committed before its answer is used (CONTRACT 6, ARCHITECTURE 1 and 4).
 
-A session is rebuilt by replaying it. Many calls finish at once, so one writer thread gathers everything that queued
-up while its previous transaction ran into the next one: 32 concurrent `record`s cost a few commits, not 32.
+A session is rebuilt by replaying it. Many calls finish at once, so they are written by group commit
+(`storage.writer`): 32 concurrent `record`s cost a few commits, not 32. What the search made of an answer is written
+along, for the trace; nothing is rebuilt from that.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from sqlalchemy import Connection, func, insert, select
+from sqlalchemy import JSON, Connection, bindparam, func, insert, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
 from storage.database import Database
-from storage.errors import DatabaseError
-from storage.tables import answers, prompts
+from storage.tables import answers, decisions, prompts
+from storage.writer import Writer, failure
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,6 +31,7 @@ Kind = Literal["describe", "embed", "membership", "merge"]
 Origin = Literal["model", "reused", "human"]
 
 _PAGE = 1000
+_DECIDED_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +45,7 @@ class Answer:
         subject: what it was about, in node numbers: `{"item": n}` for describe and embed, `{"representatives": [n...],
             "candidates": [n...]}` for membership, `{"representatives": [[n...], [n...]], "clusters": [[n...], [n...]]}`
             for merge (numbers that stand directly under "clusters" are ids of clusters and left alone).
+        conclusion: of a call with several candidates all of them, in order, joined by a space ("YES NO YES").
         prompt_hash: of the instruction that was really asked.
         reply: what the model said. Characters no database takes (NUL, lone surrogates) are replaced here, when the
             answer is made, so that live and replayed answers are the same.
@@ -100,6 +102,12 @@ class _Waiting:
     done: asyncio.Future[None]
 
 
+@dataclass(slots=True, eq=False)
+class _Decided:
+    key: str
+    decided: list[dict[str, Any]]
+
+
 class Ledger:
     """The answers of one session. One process writes it at a time (`storage.locks`), from any event loop.
 
@@ -109,10 +117,8 @@ class Ledger:
     def __init__(self, db: Database, session_id: str) -> None:
         self.db = db
         self.session_id = session_id
-        self._changed = threading.Condition()
-        self._queue: list[_Waiting] = []
-        self._closed = False
-        self._thread: threading.Thread | None = None
+        self._writer: Writer[_Waiting | _Decided] = Writer(self._commit, "the ledger")
+        self._failure: Exception | None = None  # of decisions, which nobody waits for
         self._known_prompts: set[str] = set()
 
     def load(self, *, vectors: bool = False) -> dict[str, Answer]:
@@ -135,7 +141,8 @@ class Ledger:
         `prompt_text` is the instruction behind `answer.prompt_hash`, stored once.
 
         Raises:
-            DatabaseError: it could not be committed. Nothing of the transaction is in the ledger.
+            DatabaseError: it could not be committed, and nothing of the transaction is in the ledger; or it was, but
+                decisions queued before could not.
             ValueError: another answer to the same question is in the ledger: an error of the program.
         """
         loop = asyncio.get_running_loop()
@@ -143,24 +150,36 @@ class Ledger:
         if prompt_text is not None and answer.prompt_hash not in self._known_prompts:
             prompt = {"hash": answer.prompt_hash, "text": storable(prompt_text)}
         waiting = _Waiting(self._row(answer), prompt, loop, loop.create_future())
-        with self._changed:
-            if self._closed:
-                raise RuntimeError("the ledger is closed")
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._write, name="partita-ledger", daemon=True)
-                self._thread.start()
-            self._queue.append(waiting)
-            self._changed.notify()
+        self._writer.put(waiting)
         await waiting.done
+        self._check()
+
+    def decided(self, key: str, decisions: list[dict[str, Any]]) -> None:
+        """Queue what was made of the answer `key`, which is in the ledger; the same key again is ignored.
+
+        A decision is `{"item": n, ...}`, `{"items": [n...], ...}` or `{"clusters": [[n...], [n...]], ...}` in node
+        numbers, with "odds", "bound", "did" or whatever else the trace shall show. Returns at once; a failure comes out
+        of the next `record` or `close`.
+        """
+        # As it will be read back. PostgreSQL's JSON has no infinite numbers.
+        plain = json.loads(json.dumps(decisions), parse_constant=lambda _: None)
+        self._writer.put(_Decided(key, plain), _DECIDED_SECONDS)
+
+    def load_decided(self) -> set[str]:
+        """The keys of the answers that `decided` was called for, in this process or another."""
+        self._writer.flush()
+        query = select(answers.c.key).join(decisions, decisions.c.answer == answers.c.id)
+        with self.db.reading() as connection:
+            return set(connection.scalars(query.where(answers.c.session_id == self.session_id)))
 
     def close(self) -> None:
-        """Commit what is queued and stop the writer thread. Waiting `record`s get their outcome."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify()
-        if self._thread is not None:
-            self._thread.join()
-            self._thread = None
+        """Commit what is queued and stop the writer thread. Waiting `record`s get their outcome.
+
+        Raises:
+            DatabaseError: decisions could not be written.
+        """
+        self._writer.close()
+        self._check()
 
     def __enter__(self) -> Self:
         return self
@@ -168,7 +187,14 @@ class Ledger:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.close()
+        self._writer.close()
+        if error is None:  # what went wrong first is what counts
+            self._check()
+
+    def _check(self) -> None:
+        error, self._failure = self._failure, None
+        if error is not None:
+            raise failure(error, "A decision")
 
     def _row(self, answer: Answer) -> dict[str, Any]:
         row = {name: getattr(answer, name) for name in _PLAIN}
@@ -186,47 +212,68 @@ class Ledger:
 
     # -- the writer thread --------------------------------------------------------------------------------------------
 
-    def _write(self) -> None:
-        while True:
-            with self._changed:
-                while not self._queue and not self._closed:
-                    self._changed.wait()
-                batch, self._queue = self._queue, []
-                if not batch:
-                    return
-            outcomes = self._commit(batch)
-            by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[None], BaseException | None]]] = {}
-            for waiting, outcome in zip(batch, outcomes, strict=True):
-                by_loop.setdefault(waiting.loop, []).append((waiting.done, outcome))
-            for loop, settled in by_loop.items():
-                try:
-                    loop.call_soon_threadsafe(_settle, settled)
-                except RuntimeError:
-                    continue  # the loop is closed: nobody waits any more, and the rows are in
+    def _commit(self, batch: list[_Waiting | _Decided]) -> None:
+        waiting = [job for job in batch if isinstance(job, _Waiting)]
+        outcomes = self._outcomes(waiting, [job for job in batch if isinstance(job, _Decided)])
+        by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[None], BaseException | None]]] = {}
+        for one, outcome in zip(waiting, outcomes, strict=True):
+            by_loop.setdefault(one.loop, []).append((one.done, outcome))
+        for loop, settled in by_loop.items():
+            try:
+                loop.call_soon_threadsafe(_settle, settled)
+            except RuntimeError:
+                continue  # the loop is closed: nobody waits any more, and the rows are in
 
-    def _commit(self, batch: list[_Waiting]) -> list[BaseException | None]:
+    def _outcomes(self, batch: list[_Waiting], decided: list[_Decided]) -> Sequence[BaseException | None]:
+        """Write a group; what to tell each of those who wait."""
+        outcomes: list[BaseException | None] = [None] * len(batch)
         new = {waiting.prompt["hash"]: waiting.prompt for waiting in batch if waiting.prompt is not None}
         try:
             try:
                 with self.db.writing() as connection:
                     self._insert_prompts(connection, new.values())
-                    connection.execute(insert(answers), [waiting.row for waiting in batch])
-                outcomes: list[BaseException | None] = [None] * len(batch)
+                    if batch:
+                        connection.execute(insert(answers), [waiting.row for waiting in batch])
+                    self._insert_decided(connection, decided)
             except IntegrityError:
                 # A key is there already: find out which, so that the others are written all the same.
                 with self.db.writing() as connection:
                     self._insert_prompts(connection, new.values())
                     outcomes = [self._insert_one(connection, waiting.row) for waiting in batch]
+                    self._insert_decided(connection, decided)
             self._known_prompts.update(new)
             return outcomes
         except Exception as error:  # noqa: BLE001 - whatever it is, the ones who wait must hear of it
-            return [_again(error) for _ in batch]
+            if decided:
+                self._failure = error
+            return [failure(error, "The answer") for _ in batch]
 
     def _insert_prompts(self, connection: Connection, rows: Iterable[dict[str, str]]) -> None:
         listed = list(rows)
         if listed:
-            dialect = sqlite if self.db.kind == "sqlite" else postgresql
-            connection.execute(dialect.insert(prompts).on_conflict_do_nothing(), listed)
+            connection.execute(self._insert_new(prompts), listed)
+
+    def _insert_decided(self, connection: Connection, decided: list[_Decided]) -> None:
+        """In a savepoint: that a decision can't be kept is no fault of the answers.
+
+        Only for a broken constraint, which undoes nothing else. After another error SQLite may have rolled back all.
+        """
+        if not decided:
+            return
+        rows = [{"of": one.key, "within": self.session_id, "made": one.decided} for one in decided]
+        # An answer that isn't there is null, which the column refuses.
+        answer = select(answers.c.id).where(
+            answers.c.session_id == bindparam("within"), answers.c.key == bindparam("of")
+        )
+        row = {"answer": answer.scalar_subquery(), "decided": bindparam("made", type_=JSON)}
+        try:
+            with connection.begin_nested():
+                connection.execute(self._insert_new(decisions).values(row), rows)
+        except IntegrityError as error:
+            self._failure = error
+
+    def _insert_new(self, table: Any) -> Any:
+        return (sqlite if self.db.kind == "sqlite" else postgresql).insert(table).on_conflict_do_nothing()
 
     def _insert_one(self, connection: Connection, row: dict[str, Any]) -> BaseException | None:
         try:
@@ -248,8 +295,8 @@ class Ledger:
 def tally(db: Database, session_id: str) -> dict[str, int]:
     """The `calls` of CONTRACT 3, as far as the ledger knows them.
 
-    Answers of the model by kind; of those, `unknown` conclusions and `retries` (requests beyond the first); `reused`
-    answers are counted apart.
+    Answers of the model by kind; of those, `unknown` conclusions (the first of them, when there are several) and
+    `retries` (requests beyond the first); `reused` answers are counted apart.
     """
     counts = {"describe": 0, "embed": 0, "membership": 0, "merge": 0, "reused": 0, "unknown": 0, "retries": 0}
     faults = func.sum(answers.c.attempts - 1)
@@ -263,7 +310,7 @@ def tally(db: Database, session_id: str) -> dict[str, int]:
             if origin == "model":
                 counts["retries"] += int(retries)
                 counts[kind] = counts.get(kind, 0) + number
-                counts["unknown"] += number if conclusion == "UNKNOWN" else 0
+                counts["unknown"] += number if (conclusion or "").startswith("UNKNOWN") else 0
             elif origin == "reused":
                 counts["reused"] += number
     return counts
@@ -277,19 +324,6 @@ def _settle(settled: list[tuple[asyncio.Future[None], BaseException | None]]) ->
             future.set_result(None)
         else:
             future.set_exception(error)
-
-
-def _again(error: Exception) -> Exception:
-    """The same error for each of those who wait: one exception object must not be raised in several tasks."""
-    if isinstance(error, DatabaseError):
-        copy = DatabaseError(str(error))
-        copy.__cause__ = error.__cause__
-        return copy
-    wrapped = DatabaseError(
-        f"The answer could not be written ({type(error).__name__}: {' '.join(str(error).split())})."
-    )
-    wrapped.__cause__ = error
-    return wrapped
 
 
 def _vector(payload: bytes) -> NDArray[np.float32]:

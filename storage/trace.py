@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from storage.database import Database
 from storage.errors import UsageError
-from storage.tables import answers, items, prompts
+from storage.tables import answers, decisions, items, prompts
 
 ASSESSMENTS = ("membership", "merge")
 KINDS = ("describe", "embed", *ASSESSMENTS)
@@ -31,6 +31,8 @@ def trace(
 
     A row of describe or embed has the item as its only candidate. `tokens` is prompt and completion together, None
     when the endpoint did not say.
+
+    `decisions` is what the search made of the answer ([] when nothing is known of it), `odds` those of the first.
 
     Items of the same content share a node, which bears the first one's name.
 
@@ -62,8 +64,14 @@ def _rows(
     kind: str | None,
 ) -> Iterator[dict[str, Any]]:
     query = (
-        select(*(column for column in answers.c if column.name != "vector"), prompts.c.text.label("prompt"))
-        .select_from(answers.outerjoin(prompts, prompts.c.hash == answers.c.prompt_hash))
+        select(
+            *(column for column in answers.c if column.name != "vector"),
+            prompts.c.text.label("prompt"),
+            decisions.c.decided,
+        )
+        .select_from(answers)
+        .outerjoin(prompts, prompts.c.hash == answers.c.prompt_hash)
+        .outerjoin(decisions, decisions.c.answer == answers.c.id)
         .where(answers.c.session_id == session_id)
         .where(answers.c.kind.in_(ASSESSMENTS if kind is None else (kind,)))
         .order_by(answers.c.id)
@@ -81,6 +89,7 @@ def _rows(
                 continue
             if cluster is not None and not cluster & taking_part:
                 continue
+            decided = [_decision(one, names) for one in row["decided"] or []]
             tokens = [row["prompt_tokens"], row["completion_tokens"]]
             yield {
                 "id": row["id"],
@@ -92,6 +101,8 @@ def _rows(
                 "prompt_hash": row["prompt_hash"],
                 "reply": row["reply"],
                 "conclusion": row["conclusion"],
+                "decisions": decided,
+                "odds": decided[0].get("odds") if decided else None,
                 "reason": row["reason"],
                 "model": row["model"],
                 "tokens": None if tokens == [None, None] else sum(count or 0 for count in tokens),
@@ -114,6 +125,13 @@ def _subject(kind: str, subject: dict[str, Any], names: dict[int, str]) -> dict[
         return {"representatives": representatives, "clusters": named}
     candidates = [subject["item"]] if "item" in subject else subject.get("candidates", [])
     return {"representatives": representatives, "candidates": _named(candidates, names)}
+
+
+def _decision(decision: dict[str, Any], names: dict[int, str]) -> dict[str, Any]:
+    return {
+        what: _named(value, names) if what in ("item", "items", "clusters") else value
+        for what, value in decision.items()
+    }
 
 
 def _named(value: Any, names: dict[int, str]) -> Any:

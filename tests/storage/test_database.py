@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -19,8 +20,12 @@ from sqlalchemy.exc import IntegrityError
 
 from storage.database import _MIGRATIONS, Database, open_database
 from storage.errors import DatabaseError, UsageError
+from storage.ledger import Ledger
+from storage.sessions import create_session
 from storage.tables import HEAD, VERSION_TABLE, metadata
+from storage.trace import trace
 from storage.urls import without_secrets
+from tests.storage.conftest import answer, record
 
 
 def test_the_migrations_make_the_tables_of_the_code(db: Database) -> None:
@@ -62,6 +67,28 @@ def test_a_newer_database_is_refused_and_left_alone(url: str) -> None:
         connection.execute(text(f"UPDATE {VERSION_TABLE} SET version_num = '9999'"))
     with pytest.raises(DatabaseError, match=r"newer version of Partita \(revision 9999.*--db"):
         open_database(url)
+
+
+async def test_an_older_database_is_migrated_with_all_that_is_in_it(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From revision 0001, which had the tables of LangGraph's stock savers beside it."""
+    upgrade = command.upgrade
+    with monkeypatch.context() as patch:
+        patch.setattr(command, "upgrade", lambda config, to: upgrade(config, "0001"))
+        with open_database(url) as old:
+            session = create_session(old, record("one"), [])
+            with Ledger(old, session.id) as ledger:
+                for number in range(3):
+                    await ledger.record(answer(f"k{number}"), "prompt")
+            with old.writing() as connection:
+                connection.execute(text("CREATE TABLE checkpoints (thread_id TEXT NOT NULL, checkpoint_id TEXT)"))
+                connection.execute(text("INSERT INTO checkpoints VALUES ('t1', 'c1')"))
+    with open_database(url) as db:
+        with Ledger(db, session.id) as ledger:
+            assert list(ledger.load().values()) == [answer(f"k{number}") for number in range(3)]
+            ledger.decided("k1", [{"item": 0, "odds": 1.5}])
+        assert [row["odds"] for row in trace(db, session.id)] == [None, 1.5, None]
+        with db.reading() as connection:
+            assert connection.execute(text("SELECT * FROM checkpoints")).all() == [("t1", "c1")]
 
 
 def test_an_error_in_a_transaction_undoes_it(db: Database) -> None:

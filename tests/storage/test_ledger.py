@@ -117,6 +117,7 @@ def _out_of_space(*arguments: object) -> None:
 
 async def test_a_lost_table_is_one_line(db: Database, session: SessionRecord) -> None:
     with db.writing() as connection:
+        connection.exec_driver_sql("DROP TABLE decisions")
         connection.exec_driver_sql("DROP TABLE answers")
     with Ledger(db, session.id) as ledger:
         with pytest.raises(DatabaseError) as caught:
@@ -162,6 +163,72 @@ async def test_hostile_replies_are_the_same_live_and_replayed(db: Database, sess
 
 def test_storable_leaves_text_alone() -> None:
     assert storable("déjà \U0001f600") == "déjà \U0001f600"
+
+
+JOINED = {"item": 2, "odds": 4.81, "bound": 4.6, "did": "joined"}
+
+
+async def test_decisions_are_kept_once_for_each_answer(url: str, db: Database, session: SessionRecord) -> None:
+    other = create_session(db, record("two"), [])
+    with Ledger(db, session.id) as ledger, Ledger(db, other.id) as apart:
+        assert ledger.load_decided() == set()
+        for number in range(3):
+            await ledger.record(answer(f"k{number}"))
+        await apart.record(answer("k0"))
+        ledger.decided("k0", [JOINED])
+        assert ledger.load_decided() == {"k0"}  # it sees what is queued
+        ledger.decided("k0", [JOINED | {"odds": 0.0}])
+        ledger.decided("k2", [JOINED, {"items": (0, 1), "odds": float("inf")}])
+        ledger.decided("k2", [])
+        assert apart.load_decided() == set()
+    with open_database(url) as again:
+        assert Ledger(again, session.id).load_decided() == {"k0", "k2"}
+    assert [row["decisions"] for row in trace(db, session.id)] == [
+        [JOINED | {"item": "c.png"}],
+        [],
+        [JOINED | {"item": "c.png"}, {"items": ["a.png", "b.png"], "odds": None}],
+    ]
+
+
+async def test_decisions_wait_for_company(db: Database, session: SessionRecord) -> None:
+    """They make no commits of their own while answers come in, and need no answer to be written in the end."""
+    with Ledger(db, session.id) as ledger:
+        await ledger.record(answer("k0"))
+        commits: list[object] = []
+        event.listen(db.engine, "commit", commits.append)
+        for number in range(1, 6):
+            ledger.decided(f"k{number - 1}", [JOINED])
+            await ledger.record(answer(f"k{number}"))
+        assert len(commits) == 5
+        ledger.decided("k5", [JOINED])
+        for _ in range(200):
+            await asyncio.sleep(0.01)
+            if len(commits) > 5:
+                break
+        with db.reading() as connection:
+            assert connection.exec_driver_sql("SELECT count(*) FROM decisions").scalar() == 6
+
+
+async def test_a_decision_that_fails_is_heard_of_later(db: Database, session: SessionRecord) -> None:
+    ledger = Ledger(db, session.id)
+    ledger.decided("nobody asked", [JOINED])
+    with pytest.raises(DatabaseError, match="A decision could not be written") as caught:
+        await ledger.record(answer("k0"))
+    assert "\n" not in str(caught.value)
+    assert list(ledger.load()) == ["k0"]  # in the same transaction, and not harmed
+    await ledger.record(answer("k1"))
+    ledger.decided("k1", [JOINED])
+    ledger.decided("nobody asked", [JOINED])
+    with pytest.raises(DatabaseError, match="A decision could not be written"):
+        ledger.close()
+    ledger.close()
+    with pytest.raises(RuntimeError), Ledger(db, session.id) as failing:
+        failing.decided("nobody asked", [JOINED])
+        raise RuntimeError  # is not covered up
+    with pytest.raises(RuntimeError, match="closed"):
+        ledger.decided("k1", [JOINED])
+    with pytest.raises(TypeError), Ledger(db, session.id) as strict:
+        strict.decided("k1", [{"item": object()}])
 
 
 def test_an_answer_needs_an_aware_time(db: Database, session: SessionRecord) -> None:
@@ -222,7 +289,7 @@ def test_kill_9_loses_no_acknowledged_record(
 
 KEYS = {
     "id", "kind", "component", "step", "representatives", "prompt", "prompt_hash", "reply", "conclusion", "reason",
-    "model", "tokens", "seconds", "attempts", "origin", "at",
+    "model", "tokens", "seconds", "attempts", "origin", "at", "decisions", "odds",
 }  # fmt: skip
 
 
@@ -233,6 +300,8 @@ async def fill(db: Database, session: SessionRecord) -> None:
         await ledger.record(answer("m1", prompt_hash="p2", subject={"representatives": [3], "candidates": [4, 5]}))
         merge = {"representatives": [[0], [3]], "clusters": [[0, 1, 2], [3, 4]]}
         await ledger.record(answer("x", kind="merge", subject=merge, prompt_tokens=None, completion_tokens=None))
+        ledger.decided("m1", [{"item": 4, "odds": 4.81, "did": "joined"}, {"item": 5, "odds": -5.0, "did": "refused"}])
+        ledger.decided("x", [{"clusters": [[0, 1, 2], [3, 4]], "odds": -0.5, "bound": 4.6, "did": "apart"}])
 
 
 async def test_trace_rows(db: Database, session: SessionRecord) -> None:
@@ -251,6 +320,8 @@ async def test_trace_rows(db: Database, session: SessionRecord) -> None:
         "prompt_hash": "p2",
         "reply": "Both show hearts. <CONCLUSION> YES </CONCLUSION>",
         "conclusion": "YES",
+        "decisions": [],
+        "odds": None,
         "reason": "Both show hearts.",
         "model": "mini",
         "tokens": 15,
@@ -262,6 +333,11 @@ async def test_trace_rows(db: Database, session: SessionRecord) -> None:
     assert third["representatives"] == [["a.png"], ["d.png"]]
     assert third["clusters"] == [["a.png", "b.png", "c.png"], ["d.png", "e.png"]]
     assert third["tokens"] is None
+    assert [one["item"] for one in second["decisions"]] == ["e.png", "f.png"]
+    assert (first["odds"], second["odds"], third["odds"]) == (None, 4.81, -0.5)
+    assert third["decisions"] == [
+        {"clusters": [["a.png", "b.png", "c.png"], ["d.png", "e.png"]], "odds": -0.5, "bound": 4.6, "did": "apart"}
+    ]
 
 
 async def test_trace_filters(db: Database, session: SessionRecord) -> None:
@@ -292,10 +368,12 @@ async def test_trace_goes_on_over_pages(db: Database, session: SessionRecord, mo
     with Ledger(db, session.id) as ledger:
         for number in range(4):
             await ledger.record(answer(f"k{number}", step=number))
+            ledger.decided(f"k{number}", [{"item": 0, "odds": number}])
+        ledger.load_decided()
         rows = trace(db, session.id)
         assert next(rows)["step"] == 0  # rows written while one reads are seen too
         await ledger.record(answer("k4", step=4))
-        assert [row["step"] for row in rows] == [1, 2, 3, 4]
+        assert [(row["step"], row["odds"]) for row in rows] == [(1, 1), (2, 2), (3, 3), (4, None)]
 
 
 async def test_tally(db: Database, session: SessionRecord) -> None:
@@ -303,9 +381,12 @@ async def test_tally(db: Database, session: SessionRecord) -> None:
     with Ledger(db, session.id) as ledger:
         await ledger.record(answer("u", conclusion="UNKNOWN", attempts=3))
         await ledger.record(answer("r", origin="reused"))
+        await ledger.record(answer("s", subject={"representatives": [0], "candidates": [1, 2]}, conclusion="YES NO"))
+        await ledger.record(answer("v", conclusion="UNKNOWN UNKNOWN"))
     assert tally(db, session.id) == {
-        "describe": 1, "embed": 0, "membership": 3, "merge": 1, "reused": 1, "unknown": 1, "retries": 2,
+        "describe": 1, "embed": 0, "membership": 5, "merge": 1, "reused": 1, "unknown": 2, "retries": 2,
     }  # fmt: skip
+    assert [row["conclusion"] for row in trace(db, session.id)][-2:] == ["YES NO", "UNKNOWN UNKNOWN"]
 
 
 def test_answers_are_frozen() -> None:
