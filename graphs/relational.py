@@ -1,38 +1,42 @@
 """The relational graph of METHOD 3: which items look alike under the criterion.
 
-Built block by block, so memory grows with the edges kept and never with n². Weights are stored as integers, billionths
-of one, so that sums are exact and the search does not depend on the order of adding (METHOD 5a, ties).
+Pairs are found tile by tile (``alike``), beyond EXACT items by an index (``approximate``), so memory grows with the
+edges kept and never with n². Weights are stored as integers, billionths of one, so that sums are exact and the search
+does not depend on the order of adding (METHOD 5a, ties).
 """
 
 from __future__ import annotations
 
 import io
+import logging
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from graphs import approximate
+from graphs.alike import STEPS, Floats, Indices, Ints, Pairs, TooManyPairs, best_pairs, nearest, pairs_above
+from graphs.threshold import DEGREES, TIES, calibrated, wanted
+from storage.errors import UsageError
+
 if TYPE_CHECKING:
     import networkx as nx
-
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int32]
 
 WEIGHT_ONE = 10**9
 """An edge weight of 1.0 as it is stored."""
 FOREIGN_BETA = 1 / 0.07
 """β for embeddings that come without one (METHOD 5a)."""
-MEAN_DEGREE = 15
+MEAN_DEGREE = DEGREES[0]
 """The mean degree that ``--threshold auto`` aims at (METHOD 5a)."""
-_BLOCK = 1024
-_DECIMALS = 5
-"""Cosines are rounded to so many places."""
-_HALF_STEP = 0.5 * 10**-_DECIMALS
-_TIES = MEAN_DEGREE // 2 + 1
-"""Of the pairs exactly at a calibrated threshold each node keeps so many of its later ones."""
+EXACT = 65_536
+"""More items than this are related by an approximate index, if its library is there: the extra ``large``."""
+MOST_EDGES = 40_000_000
+"""A complete graph of 8,900 items. A graph takes 16 bytes an edge and while it is made about 60: 0.6 GB and 2.5 GB."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,7 @@ class RelationalGraph:
     beta: float
     """β that turned cosines into weights."""
     threshold: float
-    """τ: edges below it were left out."""
+    """τ: edges below it were left out, but for those that join dust when τ is calibrated."""
 
     def __len__(self) -> int:
         return len(self.indptr) - 1
@@ -62,6 +66,14 @@ class RelationalGraph:
         """(neighbour, weight in billionths) of a node."""
         a, b = self.indptr[node], self.indptr[node + 1]
         return list(zip(self.neighbours[a:b].tolist(), self.weights[a:b].tolist(), strict=True))
+
+    def degrees(self) -> npt.NDArray[np.int64]:
+        """(n,) weighted degree of each node in billionths, exact."""
+        out = np.zeros(len(self), dtype=np.int64)
+        some = np.flatnonzero(np.diff(self.indptr))
+        if len(some):
+            out[some] = np.add.reduceat(self.weights, self.indptr[some], dtype=np.int64)
+        return out
 
     def components(self) -> list[list[int]]:
         """Connected components, each ascending, ordered by their smallest node."""
@@ -105,72 +117,91 @@ class RelationalGraph:
 def build_graph(embeddings: Floats, *, beta: float | None, threshold: float | None) -> RelationalGraph:
     """Join items whose weight ``w = sigmoid(β·cos)`` reaches τ (METHOD 3).
 
+    Cosines are rounded to 1e-5. Exact for at most EXACT items; beyond, each item's edges are among its
+    ``approximate.NEAREST`` nearest and theirs, nearly all of them found. Beside the embeddings, their unit rows and the
+    graph, a few hundred megabytes are needed.
+
     Args:
-        embeddings: (n, d), finite; rows need not be of unit length. A row of zeros or NaN is an isolated node.
+        embeddings: (n, d); rows need not be of unit length. A row of zeros, or one that is not finite, is an isolated
+            node.
         beta: the embedder's own β, or None for embeddings that come without one.
-        threshold: τ in (0, 1), or None to choose the τ that gives a mean degree of 15. Of pairs exactly at the chosen
-            τ (equal descriptions embed equally) each node then keeps its next few, so that a thousand equal
-            items are joined without half a million edges.
+        threshold: τ in (0, 1), or None to choose the τ that gives a mean degree of 15, or a higher one if that leaves
+            nearly everything in one component, and join dust to it (``threshold``).
+
+    Raises:
+        UsageError: τ keeps more than MOST_EDGES edges.
     """
     beta = FOREIGN_BETA if beta is None else beta
-    unit = _unit_rows(embeddings)
+    known, unit = _unit_rows(embeddings)
+    index = _index(unit)
     if threshold is None:
-        least = _calibrated(unit)
-        threshold = 1 / (1 + math.exp(-beta * max(least, -1.0)))
-        at_least = _TIES
+        pairs, least = _calibrated(unit, index)
+        threshold = 1 / (1 + math.exp(-beta * max(least / STEPS, -1.0)))
+        parts = [pairs]
     else:
-        least = math.log(threshold / (1 - threshold)) / beta
-        at_least = len(unit)
-    rows: list[npt.NDArray[np.int32]] = []
-    columns: list[npt.NDArray[np.int32]] = []
-    cosines: list[Floats] = []
-    for start, block in _blocks(unit):
-        block[np.arange(len(block))[:, None] + start >= np.arange(len(unit))] = -2  # each pair once
-        edges = block >= least - _HALF_STEP
-        if at_least < len(unit):
-            ties = edges & (block <= least + _HALF_STEP)
-            edges &= ~ties | (np.cumsum(ties, axis=1, dtype=np.int32) <= at_least)
-        i, j = np.nonzero(edges)
-        rows.append((i + start).astype(np.int32))
-        columns.append(j.astype(np.int32))
-        cosines.append(block[i, j])
-    u, v = np.concatenate(rows), np.concatenate(columns)
-    w = 1 / (1 + np.exp(-beta * np.concatenate(cosines).astype(np.float64)))
-    return _compressed(len(unit), u, v, np.rint(w * WEIGHT_ONE).astype(np.int32), beta, threshold)
+        least = max(math.ceil(math.log(threshold / (1 - threshold)) / beta * STEPS - 0.5), -STEPS)
+        try:
+            parts = [index.pairs_above(least)] if index else pairs_above(unit, least, MOST_EDGES)
+        except TooManyPairs:
+            raise UsageError(
+                f"the threshold keeps more than {MOST_EDGES:,} edges between {len(unit):,} items: "
+                "choose a higher --threshold, or --threshold auto"
+            ) from None
+    return _compressed(len(embeddings), known, parts, beta, threshold)
 
 
-def _unit_rows(embeddings: Floats) -> Floats:
-    rows = np.nan_to_num(np.asarray(embeddings, dtype=np.float32), nan=0.0, posinf=0.0, neginf=0.0)
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    unit: Floats = np.divide(rows, norms, out=np.zeros_like(rows), where=norms > 0)
-    return unit
+def _unit_rows(embeddings: Floats) -> tuple[Indices, Floats]:
+    """The items that have an embedding, and these in unit length."""
+    rows = np.asarray(embeddings, dtype=np.float32)
+    norms = np.sqrt(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
+    known = np.flatnonzero(np.isfinite(norms) & (norms > 0))
+    unit: Floats = rows[known]
+    np.divide(unit, norms[known, None], out=unit, casting="same_kind")
+    return known, unit
 
 
-def _blocks(unit: Floats) -> Iterator[tuple[int, Floats]]:
-    isolated = np.linalg.norm(unit, axis=1) == 0
-    for start in range(0, len(unit), _BLOCK):
-        # Cosines of equal items differ in the last bits, by how a product is cut up; rounding makes them equal.
-        block = np.round(unit[start : start + _BLOCK] @ unit.T, _DECIMALS)
-        block[isolated[start : start + _BLOCK]] = -2
-        block[:, isolated] = -2
-        yield start, block
+def _index(unit: Floats) -> approximate.Index | None:
+    if len(unit) <= EXACT:
+        return None
+    if not approximate.available():
+        log.info("relating %d items exactly, which takes long: pip install 'partita[large]' for an index", len(unit))
+        return None
+    return approximate.Index(unit)
 
 
-def _calibrated(unit: Floats) -> float:
-    """The cosine at which the mean degree is 15: that of the (15·n/2)-th most alike pair."""
-    wanted = min(MEAN_DEGREE * len(unit) // 2, len(unit) * (len(unit) - 1) // 2)
-    best = np.empty(0, dtype=np.float32)
-    for start, block in _blocks(unit):
-        pairs = block[np.arange(len(block))[:, None] + start < np.arange(len(unit))]
-        best = np.concatenate([best, pairs])
-        if len(best) > wanted:
-            best = np.partition(best, len(best) - wanted)[len(best) - wanted :]
-    return float(best.min()) if len(best) else 1.0
+def _calibrated(unit: Floats, index: approximate.Index | None) -> tuple[Pairs, int]:
+    n = len(unit)
+    if n < 2:
+        return Pairs.joined([]), STEPS
+    near = index.nearest if index else partial(nearest, unit)
+    best = index.best_pairs(wanted(n), TIES) if index else best_pairs(unit, wanted(n), TIES)
+    return calibrated(n, best, near)
 
 
-def _compressed(n: int, u: Ints, v: Ints, w: Ints, beta: float, threshold: float) -> RelationalGraph:
-    sources, targets, weights = np.concatenate([u, v]), np.concatenate([v, u]), np.concatenate([w, w])
-    order = np.lexsort((targets, sources))
-    indptr = np.zeros(n + 1, dtype=np.int64)
-    np.cumsum(np.bincount(sources, minlength=n), out=indptr[1:])
-    return RelationalGraph(indptr, cast(Ints, targets[order]), cast(Ints, weights[order]), beta, threshold)
+def _compressed(n: int, known: Indices, parts: list[Pairs], beta: float, threshold: float) -> RelationalGraph:
+    """The graph of some pairs of known items; ``parts`` is emptied, to have its memory."""
+    from scipy.sparse import coo_matrix
+
+    weight = np.rint(WEIGHT_ONE / (1 + np.exp(-beta * np.arange(-STEPS, STEPS + 1) / STEPS))).astype(np.int32)
+    node = known.astype(np.int32)
+    edges = sum(len(p.u) for p in parts)
+    u, v, w = np.empty((3, edges), dtype=np.int32)
+    while parts:
+        p = parts.pop()
+        here = slice(edges - len(p.u), edges)
+        edges = here.start
+        u[here], v[here], w[here] = node[p.u], node[p.v], weight[p.steps + STEPS]
+    later = coo_matrix((w, (u, v)), shape=(n, n))
+    later.has_canonical_format = True  # each pair once: nothing to sum
+    later = later.tocsr()
+    del u, v, w
+    later.sort_indices()
+    earlier = later.T.tocsr()
+    indptr = earlier.indptr.astype(np.int64) + later.indptr
+    # A node's row is its earlier neighbours and then its later ones.
+    counts = np.stack([np.diff(earlier.indptr), np.diff(later.indptr)], axis=1).ravel()
+    is_later = np.repeat(np.arange(2 * n) % 2 == 1, counts)
+    neighbours, weights = np.empty(indptr[-1], dtype=np.int32), np.empty(indptr[-1], dtype=np.int32)
+    neighbours[~is_later], neighbours[is_later] = earlier.indices, later.indices
+    weights[~is_later], weights[is_later] = earlier.data, later.data
+    return RelationalGraph(indptr, neighbours, weights, beta, threshold)
