@@ -10,6 +10,7 @@ import base64
 import io
 from typing import TYPE_CHECKING, Any
 
+from serving.bodies import EncodedPart
 from storage.errors import CollectionError
 from storage.images import Undecodable, opened
 
@@ -54,9 +55,10 @@ def encode_image(payload: bytes, longest_side: int = 768) -> bytes:
     return out.getvalue()
 
 
-def image_part(jpeg: bytes) -> dict[str, Any]:
+def image_part(jpeg: bytes) -> EncodedPart:
     """An `image_url` content part with the JPEG in a `data:` URL."""
-    return {"type": "image_url", "image_url": {"url": "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()}}
+    url = "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
+    return EncodedPart(type="image_url", image_url={"url": url})
 
 
 def text_part(text: str) -> dict[str, Any]:
