@@ -29,13 +29,16 @@ _VISIBLE_ASCII = "".join(map(chr, range(0x21, 0x7F)))
 
 RETRIED_STATUS = {408, 409, 425, 429}
 """And every 5xx."""
+TURNED_AWAY = {429, 503}
+"""What an endpoint answers that has too much to do; of other faults it may be that they are one call's alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
     """A transport fault: what was seen, what to do if it stays, and what it says about when to ask again.
 
-    `retry_after` is in seconds. `refused` means that nobody listens there at all.
+    `retry_after` is in seconds. `refused` means that nobody listens there at all, `turned_away` that the endpoint has
+    too much to do, `silent` that no answer came in time.
     """
 
     seen: str
@@ -43,6 +46,8 @@ class Fault:
     kind: type[EndpointError] = EndpointUnreachable
     retry_after: float | None = None
     refused: bool = False
+    turned_away: bool = False
+    silent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +141,11 @@ def judge(answer: HttpAnswer, url: str) -> Fault | EndpointError:
     seen = f"{status} ({said})" if said else str(status)
     if status == 429 and b"insufficient_quota" in answer.body:
         return EndpointRefused(f"{url} answered {seen}: the account's quota is spent, top it up or use another key")
-    if status == 429:
-        advice = "lower --concurrency or wait a while"
-        return Fault(f"answered {seen}", advice, retry_after=retry_after(answer.headers.get("retry-after")))
     if status in RETRIED_STATUS or status >= 500:
-        advice = "look at the server's log, and try again when it works"
-        return Fault(f"answered {seen}", advice, retry_after=retry_after(answer.headers.get("retry-after")))
+        crowded = "lower --concurrency or wait a while"
+        advice = crowded if status == 429 else "look at the server's log, and try again when it works"
+        later = retry_after(answer.headers.get("retry-after"))
+        return Fault(f"answered {seen}", advice, retry_after=later, turned_away=status in TURNED_AWAY)
     if status in (401, 403):
         return EndpointRefused(f"{url} answered {seen}: set PARTITA_API_KEY to a key that is valid there")
     if 300 <= status < 400:

@@ -6,8 +6,9 @@ One `Endpoint` asks questions of one base URL, up to `concurrency` at a time:
         reply = await endpoint.chat(messages, key=question_hash, max_tokens=512, temperature=0.2, seed=0)
 
 A *transport fault* (no connection, no answer in time, 408/409/425/429/5xx, an answer that is not the promised JSON) is
-retried here with the same `Idempotency-Key`; `max_attempts` of them in a row on one question raise. What the reply
-*says* is no business of this module: a reply without a conclusion is a reply.
+retried here with the same `Idempotency-Key`; `max_attempts` of them in a row on one question raise. An endpoint that
+has too much to do is asked less at a time (`serving.limit`). What the reply *says* is no business of this module: a
+reply without a conclusion is a reply.
 """
 
 from __future__ import annotations
@@ -15,8 +16,6 @@ from __future__ import annotations
 import asyncio
 import importlib
 import ipaddress
-import itertools
-import json
 import random
 import time
 from collections.abc import Callable
@@ -25,11 +24,14 @@ from difflib import get_close_matches
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 import numpy as np
 
-from serving import answers
+from serving import answers, bodies
 from serving.answers import Fault, HttpAnswer, NoSuchPath
+from serving.limit import Gate, Ticket
+from serving.wire import Wire
 from storage.errors import (
     ModelUnknown,
     UsageError,
@@ -51,13 +53,26 @@ QUICK_BACK_OFF = 0.1
 """First back-off, in seconds, doubled each time and fully jittered. Nobody listening at the address is no overload:
 with the quick one, six refused connections take three seconds at most."""
 
+EXCUSED = 60
+"""So often a question may be turned away, while others are answered, without prejudice."""
+TURNED_AWAY_FOR = 120.0
+"""Seconds after which an endpoint that has turned everything away, in as many rounds as a question has tries, is given
+up."""
+
 CONNECT_TIMEOUT = 10.0
 MODELS_TIMEOUT = 20.0
+KEEP_CONNECTIONS = 4.0
+"""Seconds without use; many servers close after 5."""
 
 _KEPT_HEADERS = {
-    "accept", "accept-encoding", "authorization", "connection", "content-length", "content-type", "host",
-    "idempotency-key", "user-agent", "x-stainless-raw-response",
+    b"accept", b"accept-encoding", b"authorization", b"connection", b"content-length", b"content-type", b"host",
+    b"idempotency-key", b"user-agent", b"x-stainless-raw-response",
 }  # fmt: skip
+_UNWANTED_HEADERS = [
+    f"X-Stainless-{name}"
+    for name in ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")
+]  # fmt: skip
+"""openai's own, which would be thrown out again: not making them is cheaper."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +109,22 @@ class _Answered(Generic[T]):
     attempts: int
 
 
+@dataclass(slots=True)
+class _Tries:
+    """What one question has met with so far."""
+
+    made: int = 0
+    faults: int = 0
+    """Those that count towards giving up."""
+    excused: int = 0
+    others: int = 0
+    """What the endpoint had answered when this question was last turned away, or first asked."""
+
+
 class Endpoint:
-    """One base URL, one model, at most `concurrency` requests in flight; retries hold their place.
+    """One base URL, one model, at most `concurrency` requests in flight, fewer while the endpoint can't take so many.
+
+    A call that waits to be asked again leaves its place to others, and goes before new ones when it comes back.
 
     Args:
         url: base URL, usually ending in /v1; http or https, no credentials or query in it.
@@ -103,8 +132,10 @@ class Endpoint:
         api_key: sent as a bearer token; it appears in no message, repr or log record.
         request_timeout: seconds for one try, from sending to the last byte.
         concurrency: requests in flight.
-        max_attempts: transport faults in a row on one question before it is given up.
-        on_retry: told in one line about each fault that is retried.
+        max_attempts: transport faults in a row on one question before it is given up. To be turned away while the
+            endpoint answers others is not one of them: that is our own crowding.
+        on_retry: told in one line about each fault that is retried; of calls that are turned away, only when the
+            endpoint is asked less for it.
 
     Raises:
         UsageError: a URL or a key that can't be one.
@@ -128,7 +159,9 @@ class Endpoint:
         self._request_timeout = request_timeout
         self._max_attempts = max_attempts
         self._on_retry = on_retry
-        self._slots = asyncio.Semaphore(concurrency)
+        self._gate = Gate(concurrency)
+        self._refused_since: float | None = None
+        self._told_limit = concurrency
         self._resolving = asyncio.Lock()
         self._client = self._connect(concurrency)
 
@@ -145,7 +178,18 @@ class Endpoint:
 
     async def aclose(self) -> None:
         """Close the connections; safe to call twice."""
+        self._gate.close()
         await self._client.close()
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that the endpoint is working on."""
+        return self._gate.limit.in_flight
+
+    @property
+    def limit(self) -> int:
+        """How many calls may be in flight just now: `concurrency`, or less while the endpoint can't take so many."""
+        return self._gate.limit.allowed
 
     async def resolve_model(self) -> str:
         """The model's name, checked once against GET /models; without a name of ours, the first listed.
@@ -258,9 +302,12 @@ class Endpoint:
         patience: float,
     ) -> _Answered[T]:
         """One question with its retries; `patience` is in seconds, for one try."""
-        content = None if body is None else json.dumps(body, separators=(",", ":")).encode()
-        async with self._slots:
-            for attempt in itertools.count(1):
+        content = None if body is None else bodies.encode(body)
+        tries = _Tries(others=self._gate.limit.answered)
+        while True:
+            ticket = await self._gate.enter(again=tries.made > 0)
+            try:
+                tries.made += 1
                 started = time.perf_counter()
                 try:
                     async with asyncio.timeout(patience):
@@ -268,17 +315,58 @@ class Endpoint:
                 except TimeoutError:
                     outcome = _silent(patience)
                 if not isinstance(outcome, Fault):
-                    return _Answered(outcome, time.perf_counter() - started, attempt)
-                seen = self._scrub(outcome.seen)
-                if attempt >= self._max_attempts:
-                    times = f" ({attempt} tries)" if attempt > 1 else ""
-                    raise outcome.kind(f"{self.url} {seen}{times}: {self._scrub(outcome.advice)}")
-                pause = _pause(attempt, outcome)
-                if self._on_retry is not None:
-                    again = f"asking again in {pause:.1f} s (try {attempt + 1} of {self._max_attempts})"
-                    self._on_retry(f"{self.url} {seen}: {again}")
-                await asyncio.sleep(pause)
-        raise AssertionError("unreachable")
+                    self._answered(ticket)
+                    return _Answered(outcome, time.perf_counter() - started, tries.made)
+                pause = self._after(outcome, ticket, tries)
+            finally:
+                self._gate.leave()
+            await asyncio.sleep(pause)
+
+    def _answered(self, ticket: Ticket) -> None:
+        limit = self._gate.limit
+        limit.answer(ticket)
+        self._refused_since = None
+        if limit.allowed == limit.most:
+            self._told_limit = limit.most
+
+    def _after(self, fault: Fault, ticket: Ticket, tries: _Tries) -> float:
+        """Seconds until the question may be asked again.
+
+        Raises:
+            EndpointError: it may not.
+        """
+        limit, now = self._gate.limit, asyncio.get_running_loop().time()
+        excused = fault.turned_away and limit.answered > tries.others and tries.excused < EXCUSED
+        tries.excused += excused
+        tries.faults += not excused
+        tries.others = limit.answered
+        lowered = fault.silent and limit.time_out(ticket)
+        if fault.turned_away:
+            self._refused_since = self._refused_since or now
+            rest = _pause(limit.refusals + 1, fault)
+            lowered = limit.refuse(ticket, now, rest)
+            pause = min(fault.retry_after or 0.0, RETRY_AFTER_CAP)  # the gate sees to the rest
+        else:
+            rest = pause = _pause(tries.faults, fault)
+        seen = self._scrub(fault.seen)
+        if tries.faults >= self._max_attempts or self._only_turns_away(now):
+            times = f" ({tries.made} tries)" if tries.made > 1 else ""
+            raise fault.kind(f"{self.url} {seen}{times}: {self._scrub(fault.advice)}")
+        if self._on_retry is not None and (not fault.turned_away or (lowered and self._is_news(excused))):
+            slower = f"no more than {limit.allowed} calls at a time now, " if lowered else ""
+            again = f"(try {tries.faults + 1} of {self._max_attempts})"
+            self._on_retry(f"{self.url} {seen}: {slower}asking again in {rest:.1f} s {again}")
+        return pause
+
+    def _only_turns_away(self, now: float) -> bool:
+        since, rounds = self._refused_since, self._gate.limit.refusals
+        return since is not None and rounds >= self._max_attempts and now - since >= TURNED_AWAY_FOR
+
+    def _is_news(self, excused: bool) -> bool:
+        """Whether it is worth a line that the limit was lowered: not when an endpoint's capacity is felt for."""
+        allowed, told = self._gate.limit.allowed, self._told_limit
+        self._told_limit = min(allowed, told)
+        return allowed < told or not excused
 
     async def _try(
         self, method: str, path: str, content: bytes | None, key: str | None, read: Callable[[bytes], T]
@@ -311,14 +399,12 @@ class Endpoint:
 
     async def _send(self, method: str, path: str, content: bytes | None, key: str | None) -> tuple[bytes | None, str]:
         """Body and content type of a 2xx answer; no body where it is longer than we take."""
-        headers = {"X-Stainless-Raw-Response": "stream"}  # openai's own switch: hand the response over unread
-        if key is not None:
-            headers["Idempotency-Key"] = key
+        headers = self._headers if key is None else self._headers | {"Idempotency-Key": key}
+        url = self.url + path
         if content is None:
-            response = await self._client.get(path, cast_to=object, options={"headers": headers})
+            response = await self._client.get(url, cast_to=object, options={"headers": headers})
         else:
-            headers["Content-Type"] = "application/json"
-            response = await self._client.post(path, cast_to=object, content=content, options={"headers": headers})
+            response = await self._client.post(url, cast_to=object, content=content, options={"headers": headers})
         raw: Any = response
         try:
             return await _bounded(raw.http_response), raw.headers.get("content-type", "")
@@ -331,19 +417,39 @@ class Endpoint:
         # openai 3 stands on httpx2, earlier ones on httpx; the two have the same names
         stands_on = next(c for c in self._openai.DefaultAsyncHttpxClient.__mro__ if c.__name__ == "AsyncClient")
         self._httpx = importlib.import_module(stands_on.__module__.partition(".")[0])
-        anonymous = self._key is None
+        httpx, anonymous, omit = self._httpx, self._key is None, self._openai.Omit()
+        self._headers = {
+            "X-Stainless-Raw-Response": "stream",  # openai's own switch: hand the response over unread
+            "X-Stainless-Retry-Count": omit,
+            "X-Stainless-Read-Timeout": omit,
+        }
+
+        def ours(name: bytes) -> bool:
+            return name in _KEPT_HEADERS and not (anonymous and name == b"authorization")
 
         async def only_ours(request: Any) -> None:
-            for name in list(request.headers):
-                if name not in _KEPT_HEADERS or (anonymous and name == "authorization"):
-                    del request.headers[name]
+            sent = [(name.lower(), value) for name, value in request.headers.raw]
+            kept = [header for header in sent if ours(header[0])]
+            if len(kept) < len(sent):
+                request.headers = httpx.Headers(kept)
 
         async def refuse(response: Any) -> None:
             if not 200 <= response.status_code < 300:
                 body = await _bounded(response, 1 << 20)
                 raise HttpAnswer(response.status_code, dict(response.headers), body or b"")
 
-        timeout = self._openai.Timeout(self._request_timeout, connect=min(CONNECT_TIMEOUT, self._request_timeout))
+        connect_timeout = min(CONNECT_TIMEOUT, self._request_timeout)
+        timeout = self._openai.Timeout(self._request_timeout, connect=connect_timeout)
+        http_client = self._openai.DefaultAsyncHttpxClient(
+            timeout=timeout,
+            follow_redirects=False,
+            limits=httpx.Limits(
+                max_connections=None, max_keepalive_connections=concurrency, keepalive_expiry=KEEP_CONNECTIONS
+            ),
+            trust_env=not _is_loopback(self.url),  # a proxy for the world is no proxy for this machine
+            event_hooks={"request": [only_ours], "response": [refuse]},
+            transport=self._transport(connect_timeout),
+        )
         client: AsyncOpenAI = self._openai.AsyncOpenAI(
             base_url=self.url,
             api_key=self._key or "none",
@@ -351,19 +457,16 @@ class Endpoint:
             project="",
             max_retries=0,
             timeout=timeout,
-            http_client=self._openai.DefaultAsyncHttpxClient(
-                timeout=timeout,
-                follow_redirects=False,
-                limits=self._httpx.Limits(
-                    max_connections=None,
-                    max_keepalive_connections=concurrency,
-                    keepalive_expiry=4,  # many servers close after 5
-                ),
-                trust_env=not _is_loopback(self.url),  # a proxy for the world is no proxy for this machine
-                event_hooks={"request": [only_ours], "response": [refuse]},
-            ),
+            default_headers=dict.fromkeys(_UNWANTED_HEADERS, omit),
+            http_client=http_client,
         )
         return client
+
+    def _transport(self, connect_timeout: float) -> Wire | None:
+        """Ours where it will do; None for the stock one, which knows TLS and the proxies of the environment."""
+        if not self.url.lower().startswith("http://") or (not _is_loopback(self.url) and getproxies()):
+            return None
+        return Wire(self._httpx, connect_timeout=connect_timeout, keep=KEEP_CONNECTIONS, most=MAX_ANSWER_BYTES)
 
     def _broken(self, error: BaseException, cause: BaseException) -> Fault:
         if isinstance(error, self._openai.APITimeoutError) or isinstance(cause, self._httpx.TimeoutException):
@@ -389,7 +492,7 @@ async def _bounded(response: Any, limit: int = MAX_ANSWER_BYTES) -> bytes | None
 
 
 def _silent(seconds: float) -> Fault:
-    return Fault(f"gave no answer within {seconds:g} s", "raise --request-timeout or lower --concurrency")
+    return Fault(f"gave no answer within {seconds:g} s", "raise --request-timeout or lower --concurrency", silent=True)
 
 
 def _pause(attempt: int, fault: Fault) -> float:

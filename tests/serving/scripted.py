@@ -26,7 +26,10 @@ Script = Callable[["Scripted", Asked], bytes]
 
 @dataclass
 class Scripted:
-    """`asked` has every request; `most_at_once` counts the ones that were open together."""
+    """`asked` has every request; `most_at_once` counts the ones that were open together.
+
+    With `room`, only so many are worked on at a time, each for `latency` seconds; others are turned away at once.
+    """
 
     script: Script
     asked: list[Asked] = field(default_factory=list)
@@ -34,8 +37,16 @@ class Scripted:
     at_once: int = 0
     most_at_once: int = 0
     hold: asyncio.Barrier | None = None
+    latency: float = 0.0
+    room: int | None = None
+    full: bytes = b""
+    turned_away: int = 0
+    worked: float = 0.0
+    """Seconds of work, all requests together."""
+    connections: int = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
         try:
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin1").split("\r\n")
@@ -44,10 +55,18 @@ class Scripted:
                 payload = await reader.readexactly(int(headers.get("content-length", 0)))
                 asked = Asked(method, path, headers, json.loads(payload) if payload else None)
                 self.asked.append(asked)
+                if self.room is not None and self.at_once >= self.room:
+                    self.turned_away += 1
+                    writer.write(self.full)
+                    continue
                 self.at_once += 1
                 self.most_at_once = max(self.at_once, self.most_at_once)
                 if self.hold is not None:
                     await self.hold.wait()
+                if self.latency:
+                    began = asyncio.get_running_loop().time()
+                    await asyncio.sleep(self.latency)
+                    self.worked += asyncio.get_running_loop().time() - began
                 answer = self.script(self, asked)
                 self.at_once -= 1
                 if answer == HANG:

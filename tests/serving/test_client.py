@@ -37,6 +37,13 @@ def quick_back_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(serving.client, "QUICK_BACK_OFF", 0.001)
 
 
+@pytest.fixture(autouse=True, params=["wire", "stock"])
+def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All holds with the transport for plain HTTP as with httpx's own."""
+    if request.param == "stock":
+        monkeypatch.setattr(Endpoint, "_transport", lambda *_: None)
+
+
 def connect(server: Scripted, **more: Any) -> Endpoint:
     return Endpoint(server.url, **({"model": "m", "api_key": CANARY} | more))
 
@@ -87,7 +94,8 @@ async def test_a_fault_is_retried_with_the_same_key(fault: bytes) -> None:
     assert (reply.text, reply.attempts) == ("yes", 3)
     assert [asked.headers["idempotency-key"] for asked in server.asked] == ["k1"] * 3
     assert server.asked[0].body == server.asked[2].body
-    assert len(told) == 2 and all("\n" not in line and "try 2 of 6" in told[0] for line in told)
+    assert len(told) == 2 and all("\n" not in line for line in told)
+    assert "(try 2 of 6)" in told[0] and "(try 3 of 6)" in told[1]
 
 
 @pytest.mark.parametrize(
@@ -287,20 +295,32 @@ def test_retry_after(header: str | None, seconds: float | None) -> None:
     assert answers.retry_after(header, datetime(2026, 10, 21, 7, 28, tzinfo=UTC)) == seconds
 
 
-async def test_retry_after_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    waits: list[float] = []
-    sleep = asyncio.sleep
+@pytest.mark.parametrize("status", ["429 Too Many", "503 Busy"])
+async def test_retry_after_is_waited_for_by_the_whole_endpoint(status: str) -> None:
+    busy = error(status, Retry_After="0.4")
+    loop = asyncio.get_running_loop()
+    async with scripted(busy, chat()) as server, connect(server, concurrency=1) as endpoint:
+        began = loop.time()
+        await asyncio.gather(*(ask(endpoint, f"k{n}") for n in range(3)))
+        assert len(server.asked) == 4
+        assert 0.4 <= loop.time() - began < 2
+    async with scripted(error(status, Retry_After="41"), chat()) as server, connect(server) as endpoint:
+        asking = asyncio.create_task(ask(endpoint))
+        async with asyncio.timeout(5):
+            while not endpoint._gate.limit.paused_until:  # noqa: ASYNC110
+                await asyncio.sleep(0.001)
+        assert 40 < endpoint._gate.limit.paused_until - loop.time() < 42
+        asking.cancel()
 
-    async def note(seconds: float) -> None:
-        waits.append(seconds)
-        await sleep(0)
 
-    busy = error("503 Busy", Retry_After="41")
-    async with scripted(busy, chat()) as server, connect(server) as endpoint:
-        monkeypatch.setattr(serving.client.asyncio, "sleep", note)
-        await ask(endpoint)
-        monkeypatch.undo()
-    assert any(41 <= seconds < 42 for seconds in waits)
+async def test_retry_after_another_fault_is_waited_for_by_that_call_alone() -> None:
+    async with scripted(error("500 No", Retry_After="0.3"), chat()) as server, connect(server) as endpoint:
+        slow = asyncio.create_task(ask(endpoint, "slow"))
+        await asyncio.sleep(0.05)
+        assert (endpoint.in_flight, endpoint.limit) == (0, 32)
+        await asyncio.gather(*(ask(endpoint, f"k{n}") for n in range(40)))
+        assert not slow.done()
+        assert (await slow).attempts == 2
 
 
 @pytest.mark.parametrize(
