@@ -5,6 +5,9 @@ of which the nearest few are searched. Looked at in 2026: usearch, voyager and h
 which come out the same twice only if one thread builds them; hnswlib publishes no wheels, pynndescent brings numba and
 LLVM. faiss has wheels for Linux (x86-64, arm64) and macOS, and its cells come out the same on the same machine whatever
 the threads do.
+
+Measured on two busy cores: 200,000 x 64 take 25 s and 0.5 GB, and 99.9 % of the 15 nearest are found (exactly: 112 s);
+of real photographs and texts (5,000, MiniLM and EfficientNet) 98–100 %.
 """
 
 from __future__ import annotations
