@@ -354,8 +354,8 @@ class Endpoint:
             raise fault.kind(f"{self.url} {seen}{times}: {self._scrub(fault.advice)}")
         if self._on_retry is not None and (not fault.turned_away or (lowered and self._is_news(excused))):
             slower = f"no more than {limit.allowed} calls at a time now, " if lowered else ""
-            again = f"(try {tries.faults + 1} of {self._max_attempts})"
-            self._on_retry(f"{self.url} {seen}: {slower}asking again in {rest:.1f} s {again}")
+            again = "" if excused else f" (try {tries.faults + 1} of {self._max_attempts})"
+            self._on_retry(f"{self.url} {seen}: {slower}asking again in {rest:.1f} s{again}")
         return pause
 
     def _only_turns_away(self, now: float) -> bool:
