@@ -25,7 +25,8 @@ from sklearn.cluster import HDBSCAN, KMeans
 from sklearn.metrics import normalized_mutual_info_score
 
 from agents.conclusions import Conclusion
-from graphs.evidence import ComparisonAsk, EvidenceSearch, EvidenceSettings
+from graphs.asks import Ask, ComparisonAsk, EvidenceSettings
+from graphs.evidence import EvidenceSearch
 from graphs.likeness import whole_vectors
 from graphs.merging import Merging
 from graphs.relational import build_graph
@@ -122,11 +123,17 @@ class Agent:
         return Conclusion.YES if same ^ wrong else Conclusion.NO
 
 
-def answer(agent: Agent, ask: object) -> Conclusion:
+def answer(agent: Agent, ask: Ask) -> list[Conclusion]:
     """The agent's answer to an ask of the search."""
     if isinstance(ask, ComparisonAsk):
-        return agent.comparison(*ask.representatives)
-    return agent.membership(ask.representatives, ask.candidate)  # type: ignore[attr-defined]
+        return [agent.comparison(*ask.representatives)]
+    return [agent.membership(ask.representatives, x) for x in ask.candidates]
+
+
+def search_of(embeddings: np.ndarray, options: EvidenceSettings) -> EvidenceSearch:
+    """The search as a session begins it."""
+    graph = build_graph(embeddings, beta=None, threshold=None)
+    return EvidenceSearch(whole_vectors(embeddings), graph.degrees(), options)
 
 
 def labels(clusters: list[list[int]], items: int) -> np.ndarray:
@@ -138,7 +145,7 @@ def labels(clusters: list[list[int]], items: int) -> np.ndarray:
 
 def evidence(embeddings: np.ndarray, agent: Agent, options: EvidenceSettings) -> np.ndarray:
     """Clusters by policy ``evidence``."""
-    search = EvidenceSearch(whole_vectors(embeddings), options)
+    search = search_of(embeddings, options)
     waiting = deque(search.questions())
     while waiting:
         ask = waiting.popleft()
@@ -185,9 +192,9 @@ def density(embeddings: np.ndarray) -> np.ndarray:
 def in_flight(world: World, seed: int, calls: int, options: EvidenceSettings) -> float:
     """Wall time over (sum of answer times / calls); an answer takes between half and one and a half of the mean."""
     kinds, embeddings = world.collection(seed)
-    agent, search = Agent(world, kinds, seed), EvidenceSearch(whole_vectors(embeddings), options)
+    agent, search = Agent(world, kinds, seed), search_of(embeddings, options)
     rng = np.random.default_rng(seed)
-    order, sent, back, arrived, now, busy = [], 0, [], {}, 0.0, 0.0
+    order, sent, applied, back, arrived, now, busy = [], 0, 0, [], {}, 0.0, 0.0
     while not search.done:
         order += search.questions()
         while sent < len(order) and len(back) < calls:
@@ -197,9 +204,9 @@ def in_flight(world: World, seed: int, calls: int, options: EvidenceSettings) ->
             sent += 1
         now, number = heapq.heappop(back)
         arrived[number] = answer(agent, order[number - 1])
-        while search.answers < len(order) and order[search.answers].number in arrived:
-            ask = order[search.answers]
-            search.apply(ask, arrived.pop(ask.number))
+        while applied < len(order) and order[applied].number in arrived:
+            search.apply(order[applied], arrived.pop(order[applied].number))
+            applied += 1
     return now / (busy / calls)
 
 

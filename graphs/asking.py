@@ -19,8 +19,9 @@ import numpy.typing as npt
 
 from agents.conclusions import Conclusion, read_conclusions
 from agents.questions import ContentPart, Question, Sampling
+from graphs.budget import Budget
 from serving.client import Reply, Vector
-from storage.errors import EndpointMisbehaves, Paused, RequestRejected
+from storage.errors import EndpointMisbehaves, RequestRejected
 from storage.ledger import Answer
 
 NEVER_CONCLUDING = 24
@@ -63,13 +64,17 @@ class Progress:
     """What is being done: describe, relate, traverse, merge, done."""
     done: int = 0
     total: int = 0
-    """Units of the stage: items described, items assigned, pairs of clusters judged (``total`` may shrink)."""
+    """Units of the stage: items described, items that have a place, pairs of clusters judged (``total`` may shrink)."""
     calls: int = 0
     """Chat calls answered in this process."""
     reused: int = 0
     """Answers taken from the ledger."""
     unknown: int = 0
     retries: int = 0
+    cost: float = 0.0
+    """Of all calls of the session, those of earlier processes too, in USD."""
+    clusters: int = 0
+    """Clusters found so far, where the policy tells."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Time spent in each stage by this process."""
 
@@ -87,7 +92,7 @@ class Asker:
         sampling: Sampling,
         gallery: Gallery,
         concurrency: int,
-        max_calls: int | None = None,
+        budget: Budget | None = None,
         progress: Progress | None = None,
     ) -> None:
         """``answers`` is what the ledger holds already, by key; it is kept up to date."""
@@ -99,13 +104,15 @@ class Asker:
         self._gallery = gallery
         self._free = asyncio.Semaphore(concurrency)
         self._concurrency = concurrency
-        self._max_calls = max_calls
-        self._spent = sum(1 for a in answers.values() if a.kind != "embed" and a.origin == "model")
+        self._budget = budget or Budget()
+        for answer in answers.values():
+            self._budget.count(answer)
         self._waiting: dict[str, asyncio.Task[Answer]] = {}
-        self._concluded = any(a.conclusion in ("YES", "NO") for a in answers.values())
+        self._concluded = any(_concludes(a) for a in answers.values())
         self._inconclusive = 0
         self._stop: BaseException | None = None
         self.progress = progress or Progress()
+        self.progress.cost = self._budget.cost
 
     @property
     def stopping(self) -> BaseException | None:
@@ -132,31 +139,31 @@ class Asker:
         async def call() -> Answer:
             hashes = dict.fromkeys(h for _, h in question.items)
             parts = {h: await self._gallery.part(h) for h in hashes}
-            self._reserve()
-            try:
-                s = self.sampling
-                reply = await self._chat.chat(
-                    question.messages(parts.__getitem__),
-                    key=key, max_tokens=s.max_tokens, temperature=s.temperature, seed=s.seed,
+            async with self._budget.reserved(question.kind) as spend:
+                self._check_stop()
+                try:
+                    s = self.sampling
+                    reply = await self._chat.chat(
+                        question.messages(parts.__getitem__),
+                        key=key, max_tokens=s.max_tokens, temperature=s.temperature, seed=s.seed,
+                    )  # fmt: skip
+                except RequestRejected as e:
+                    # One question that the endpoint won't take (a picture it can't read, say) is no reason to stop.
+                    reply, rejected = Reply("", s.model, 0, 0, 0.0, 1), str(e)
+                else:
+                    rejected = ""
+                conclusion, reason = self._concluded_in(question, reply.text)
+                reason = rejected or reason
+                answer = Answer(
+                    key=key, kind=question.kind, component=component, step=step, attempt=question.attempt,
+                    subject=subject, prompt_hash=question.prompt_hash, reply=reply.text, conclusion=conclusion,
+                    reason=reason, model=reply.model, prompt_tokens=reply.prompt_tokens,
+                    completion_tokens=reply.completion_tokens, seconds=reply.seconds, attempts=reply.attempts,
+                    origin="model", at=datetime.now(UTC), vector=None,
                 )  # fmt: skip
-            except RequestRejected as e:
-                # One question that the endpoint won't take (a picture it can't read, say) is no reason to stop.
-                reply, rejected = Reply("", s.model, 0, 0, 0.0, 1), str(e)
-            except BaseException:
-                self._spent -= 1
-                raise
-            else:
-                rejected = ""
-            conclusion, reason = self._concluded_in(question, reply.text)
-            reason = rejected or reason
-            answer = Answer(
-                key=key, kind=question.kind, component=component, step=step, attempt=question.attempt, subject=subject,
-                prompt_hash=question.prompt_hash, reply=reply.text, conclusion=conclusion, reason=reason,
-                model=reply.model, prompt_tokens=reply.prompt_tokens, completion_tokens=reply.completion_tokens,
-                seconds=reply.seconds, attempts=reply.attempts, origin="model", at=datetime.now(UTC), vector=None,
-            )  # fmt: skip
+                spend(answer)
             self.progress.calls += 1
-            self.progress.unknown += conclusion == Conclusion.UNKNOWN
+            self.progress.unknown += (conclusion or "").startswith(Conclusion.UNKNOWN)
             await self._ledger.record(answer, question.instruction)
             self._notice(answer)
             return answer
@@ -171,18 +178,21 @@ class Asker:
         key = hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
         async def call() -> Answer:
-            if mode == "native":
-                parts = {h: await self._gallery.part(h) for _, h in question.items}
-                said = {"role": "assistant", "content": f"{description} <embedding>"}
-                vector = await self._embedder.embed_messages([*question.messages(parts.__getitem__), said], key=key)
-            else:
-                vector = await self._embedder.embed_text(description, key=key)
-            answer = Answer(
-                key=key, kind="embed", component=None, step=None, attempt=0, subject={"item": node},
-                prompt_hash=question.prompt_hash, reply="", conclusion=None, reason="", model=vector.model,
-                prompt_tokens=vector.prompt_tokens, completion_tokens=0, seconds=vector.seconds,
-                attempts=vector.attempts, origin="model", at=datetime.now(UTC), vector=vector.values,
-            )  # fmt: skip
+            async with self._budget.reserved("embed") as spend:
+                self._check_stop()
+                if mode == "native":
+                    parts = {h: await self._gallery.part(h) for _, h in question.items}
+                    said = {"role": "assistant", "content": f"{description} <embedding>"}
+                    vector = await self._embedder.embed_messages([*question.messages(parts.__getitem__), said], key=key)
+                else:
+                    vector = await self._embedder.embed_text(description, key=key)
+                answer = Answer(
+                    key=key, kind="embed", component=None, step=None, attempt=0, subject={"item": node},
+                    prompt_hash=question.prompt_hash, reply="", conclusion=None, reason="", model=vector.model,
+                    prompt_tokens=vector.prompt_tokens, completion_tokens=0, seconds=vector.seconds,
+                    attempts=vector.attempts, origin="model", at=datetime.now(UTC), vector=vector.values,
+                )  # fmt: skip
+                spend(answer)
             await self._ledger.record(answer)
             return answer
 
@@ -219,13 +229,9 @@ class Asker:
         if self._stop is not None:
             raise self._stop
 
-    def _reserve(self) -> None:
-        if self._max_calls is not None and self._spent >= self._max_calls:
-            raise Paused(
-                f"the budget of {self._max_calls} calls is used up; "
-                f"`partita resume` with a larger --max-calls goes on from here"
-            )
-        self._spent += 1
+    def _check_stop(self) -> None:
+        if self._stop is not None:
+            raise self._stop
 
     async def _once(self, key: str, call: Callable[[], Awaitable[Answer]]) -> Answer:
         if (known := self.answers.get(key)) is not None:
@@ -239,10 +245,10 @@ class Asker:
     async def _limited(self, key: str, call: Callable[[], Awaitable[Answer]]) -> Answer:
         try:
             async with self._free:
-                if self._stop is not None:
-                    raise self._stop
+                self._check_stop()
                 answer = await call()
             self.progress.retries += answer.attempts - 1
+            self.progress.cost = self._budget.cost
             self.answers[key] = answer
             return answer
         finally:
@@ -253,12 +259,12 @@ class Asker:
         if not question.conclusions:
             return None, ""
         verdict = read_conclusions(text, question.conclusions)
-        return str(verdict.conclusions[0]), verdict.reason
+        return " ".join(verdict.conclusions), verdict.reason
 
     def _notice(self, answer: Answer) -> None:
-        if answer.conclusion in ("YES", "NO"):
+        if _concludes(answer):
             self._concluded = True
-        elif answer.conclusion == Conclusion.UNKNOWN and not self._concluded:
+        elif answer.conclusion is not None and not self._concluded:
             self._inconclusive += 1
             if self._inconclusive < NEVER_CONCLUDING:
                 return
@@ -268,3 +274,8 @@ class Asker:
                 f"the model gave {self._inconclusive} replies and none ends with "
                 "<CONCLUSION> YES </CONCLUSION> or NO; `partita trace` shows them: use another model or --prompts"
             )
+
+
+def _concludes(answer: Answer) -> bool:
+    """Whether a reply ends with the conclusions that were asked for."""
+    return answer.conclusion is not None and not answer.conclusion.startswith(Conclusion.UNKNOWN)

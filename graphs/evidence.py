@@ -15,77 +15,25 @@ from __future__ import annotations
 import heapq
 import math
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 
 from agents.conclusions import Conclusion
+from graphs.asks import Ask, ComparisonAsk, Decision, EvidenceSettings, MembershipAsk
 from graphs.groups import TRUSTED, Group
 from graphs.likeness import Floats, Indices, Likeness, Whole
 from graphs.memberships import Memberships
 from graphs.odds import Rates, log_odds
 from graphs.pairs import Key, Pairs, bound, key_of
-
-
-@dataclass(frozen=True, slots=True)
-class EvidenceSettings:
-    """What the search may be told."""
-
-    representatives: int = 3
-    """K: at most so many members stand for a cluster in a question."""
-    window: int = 64
-    """W: questions outstanding."""
-    batch: int = 1
-    """So many questions in a row show the same representatives of a cluster, to be put in one call."""
-    doubt: float = 0.01
-    """A membership is closed when the probability of its being wrong is below this."""
-    asks: int = 6
-    """Questions about one item at one cluster."""
-    repeats: int = 12
-    """Questions about one item that repeat a cluster at which it was asked before."""
-    unknowns: int = 3
-    """UNKNOWN answers about one item, after which it is asked no more."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class MembershipAsk:
-    """Does this candidate belong with these representatives?"""
-
-    number: int
-    """Its place in the order of asking, from 1."""
-    representatives: tuple[int, ...]
-    """Ascending."""
-    candidate: int
-    group: Group
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class ComparisonAsk:
-    """Are these two clusters one?"""
-
-    number: int
-    representatives: tuple[tuple[int, ...], tuple[int, ...]]
-    """Of either cluster, ascending."""
-    groups: tuple[Group, Group]
-
-
-Ask = MembershipAsk | ComparisonAsk
-
-
-@dataclass(frozen=True, slots=True)
-class Decision:
-    """What an answer did; for the trace."""
-
-    odds: float
-    """Log-odds, after the answer, of what was asked."""
-    bound: float
-    """Log-odds at which it counts as settled."""
-    did: str
-    """joined, moved, founded, open; united, apart; dissolved (what was asked about is no more)."""
-
+from graphs.relational import WEIGHT_ONE
 
 PROBES = 24
 """So many items that were refused are asked about to the end before the others: the error rates become known early."""
+MEMBERS = 20
+"""The surest items are asked about first, until half of the clusters have so many members times (1 + the variance
+inside clusters / that between them), which tell where their middles are; from then on those whose place is in doubt
+most, so that a budget is spent where it changes most."""
 AT_ONCE = 3
 """Questions about one item that may be outstanding together, when there is nothing else to ask."""
 OPEN, ASKED, CLOSED, PUT_OFF = range(4)
@@ -100,11 +48,11 @@ class EvidenceSearch:
     how sure each item's place is.
     """
 
-    def __init__(self, vectors: Whole, settings: EvidenceSettings | None = None) -> None:
-        """``vectors`` (n, d) as ``whole_vectors`` gives them."""
+    def __init__(self, vectors: Whole, degrees: Indices, settings: EvidenceSettings | None = None) -> None:
+        """``vectors`` (n, d) as ``whole_vectors`` gives them; ``degrees`` (n,) as the relational graph has them."""
         self.settings = settings or EvidenceSettings()
         self.answers = 0
-        """Answers applied."""
+        """Candidates judged and pairs of clusters compared."""
         self.done = False
         self._likeness = Likeness(vectors)
         self._table = Memberships(self._likeness)
@@ -123,12 +71,19 @@ class EvidenceSearch:
         self._since = 0
         self._due = False
         self._ending = False
+        self._middles_known = False
         self._asked = 0
         self._outstanding: deque[Ask] = deque()
         self._new: list[Ask] = []
+        self._decided: list[Decision] = []
+        self.seed = 0
+        """With which item the first cluster was begun."""
+        self._centrality: Floats = np.log1p(degrees.astype(np.float64) / WEIGHT_ONE).round(6)
         if len(vectors):
             first = min(math.sqrt(len(vectors)) / 3, self.settings.window / 4)
-            for seed in self._likeness.seeds(max(2, int(first))):
+            seeds = self._likeness.seeds(max(2, int(first)), self._centrality)
+            self.seed = seeds[0]
+            for seed in seeds:
                 self._found(seed)
             self._take_stock()
         self._fill()
@@ -140,25 +95,30 @@ class EvidenceSearch:
         new, self._new = self._new, []
         return new
 
-    def apply(self, ask: Ask, conclusion: Conclusion) -> Decision:
-        """Take the answer to the oldest outstanding ask.
+    def apply(self, ask: Ask, conclusions: Sequence[Conclusion]) -> list[Decision]:
+        """Take the answer to the oldest outstanding ask: a conclusion for each candidate, or one for a comparison.
+
+        What it decided comes first, in the order of the candidates, then what the stock-taking after it did.
 
         Raises:
-            ValueError: it is not the oldest.
+            ValueError: it is not the oldest, or there are too few or too many conclusions.
         """
         if not self._outstanding or self._outstanding[0] is not ask:
             raise ValueError("answers are applied in the order of asking")
+        if len(conclusions) != (len(ask.candidates) if isinstance(ask, MembershipAsk) else 1):
+            raise ValueError("a membership has a conclusion for each candidate, a comparison has one")
         self._outstanding.popleft()
-        self.answers += 1
-        self._since += 1
+        self.answers += len(conclusions)
+        self._since += len(conclusions)
         if isinstance(ask, MembershipAsk):
-            decision = self._membership(ask, conclusion)
+            pairs = zip(ask.candidates, conclusions, strict=True)
+            self._decided = [self._membership(ask, x, conclusion) for x, conclusion in pairs]
         else:
-            decision = self._comparison(ask, conclusion)
+            self._decided = [self._comparison(ask, conclusions[0])]
         if self._since >= (8 if self._due else max(24, self.answers // 14)):
             self._take_stock()
         self._fill()
-        return decision
+        return self._decided
 
     @property
     def clusters(self) -> list[list[int]]:
@@ -178,9 +138,23 @@ class EvidenceSearch:
         return np.where(self._alone, np.maximum(own, belief[:, 0]), own)
 
     @property
+    def placed(self) -> int:
+        """Items that stand in a cluster for now and are not asked about."""
+        return int(np.count_nonzero(self._state == CLOSED))
+
+    @property
+    def founded(self) -> int:
+        """Clusters for now."""
+        return len(self._groups)
+
+    @property
     def rates(self) -> tuple[Rates, Rates]:
         """How often the agent seems to err in memberships and in comparisons."""
         return self._table.rates, self._pairs.rates
+
+    @property
+    def _settled(self) -> float:
+        return log_odds(1 - self.settings.doubt)
 
     def _homes(self) -> Indices:
         """Where every item stands, the open ones where they most probably belong."""
@@ -206,16 +180,15 @@ class EvidenceSearch:
 
     # Answers
 
-    def _membership(self, ask: MembershipAsk, conclusion: Conclusion) -> Decision:
-        table, group, x = self._table, ask.group.now(), ask.candidate
+    def _membership(self, ask: MembershipAsk, x: int, conclusion: Conclusion) -> Decision:
+        table, group = self._table, ask.group.now()
         ask.group.outstanding -= 1
         self._waits_for[x].remove(ask.group)
         if not self._waits_for[x]:
             del self._waits_for[x]
-        settled = log_odds(1 - self.settings.doubt)
         if group.gone:
             self._judge(x)
-            return Decision(0.0, settled, "dissolved")
+            return Decision(0.0, self._settled, "dissolved", x)
         group.asked += 1
         c = group.column
         if conclusion is Conclusion.UNKNOWN:
@@ -231,8 +204,7 @@ class EvidenceSearch:
             if group.size == 1:
                 group.disappointed += max(0.0, float(table.prior[x, c] - table.share[c]))
         table.weigh(x)
-        odds = log_odds(float(table.belief[x, c]))
-        return Decision(odds, settled, self._judge(x))
+        return Decision(log_odds(float(table.belief[x, c])), self._settled, self._judge(x), x)
 
     def _judge(self, x: int) -> str:
         """Settle an item, found a cluster with it, or put it up for its next question."""
@@ -278,18 +250,19 @@ class EvidenceSearch:
     def _comparison(self, ask: ComparisonAsk, conclusion: Conclusion) -> Decision:
         self._comparing.discard(key_of(*ask.groups))
         a, b = (group.now() for group in ask.groups)
+        shown = ask.representatives
         if a is b or a.gone or b.gone:
-            return Decision(0.0, 0.0, "dissolved")
+            return Decision(0.0, 0.0, "dissolved", clusters=shown)
         key, proof = key_of(a, b), bound(a, b)
         self._pairs.answered(key, conclusion)
         odds = self._pairs.odds(key)
         if self._pairs.proven(key, proof):
             self._unite(a, b)
-            return Decision(odds, proof, "united")
+            return Decision(odds, proof, "united", clusters=shown)
         if self._pairs.worth_asking(key, proof):
             heapq.heappush(self._to_compare, (-odds, key))
-            return Decision(odds, proof, "open")
-        return Decision(odds, proof, "apart")
+            return Decision(odds, proof, "open", clusters=shown)
+        return Decision(odds, proof, "apart", clusters=shown)
 
     def _unite(self, a: Group, b: Group) -> None:
         kept, gone = (a, b) if (a.size, -a.name) > (b.size, -b.name) else (b, a)
@@ -356,16 +329,35 @@ class EvidenceSearch:
         return self._ask_ahead()
 
     def _ask(self, group: Group, x: int) -> MembershipAsk | None:
-        used = self._used.setdefault(x, set())
-        shown = group.representatives(self.settings.representatives, x, used, self.settings.batch)
+        shown = group.representatives(self.settings.representatives, x, self._used.get(x, ()))
         if not shown:
             return None
-        used.add(shown)
-        self._state[x] = ASKED
-        group.outstanding += 1
-        self._waits_for.setdefault(x, []).append(group)
+        candidates = [x, *(self._beside(group, shown) if self.settings.batch > 1 else ())]
+        for v in candidates:
+            self._used.setdefault(v, set()).add(shown)
+            self._state[v] = ASKED
+            self._waits_for.setdefault(v, []).append(group)
+        group.outstanding += len(candidates)
         self._asked += 1
-        return MembershipAsk(self._asked, shown, x, group)
+        return MembershipAsk(self._asked, shown, tuple(candidates), group)
+
+    def _beside(self, group: Group, shown: tuple[int, ...]) -> list[int]:
+        """Others to be judged in the same call: as much in need of it, and not judged with these members yet."""
+        more: list[int] = []
+        passed: list[tuple[float, int]] = []
+        while group.ahead and len(more) < self.settings.batch - 1:
+            rank, v = heapq.heappop(group.ahead)
+            if self._state[v] != OPEN or v in more:
+                continue
+            if v in shown or shown in self._used.get(v, ()):
+                passed.append((rank, v))
+            else:
+                more.append(v)
+            if len(passed) >= self.settings.batch:
+                break
+        for rank, v in passed:
+            heapq.heappush(group.ahead, (rank, v))
+        return more
 
     def _ask_ahead(self) -> MembershipAsk | None:
         """Towards the end, ask about an item at several clusters at once rather than let the endpoint wait."""
@@ -412,10 +404,13 @@ class EvidenceSearch:
         self._state[items] = np.where(likely < 1e-4, PUT_OFF, OPEN)
         # A cluster of one that may be part of another is looked at first: it would draw its likes away.
         probe = np.array([x in self._probes for x in items.tolist()], dtype=np.bool_)
-        order = np.where(alone, -1.0, np.where(probe, -0.95, -likely))
-        for x, column, first, p in zip(items.tolist(), best.tolist(), order.tolist(), likely.tolist(), strict=True):
+        first = likely
+        if self._middles_known:
+            first = np.round(0.94 - 0.44 * self._table.belief[items].max(axis=1), 9)
+        order = np.where(alone, -1.0, np.where(probe, -0.95, -first))
+        for x, column, rank, p in zip(items.tolist(), best.tolist(), order.tolist(), likely.tolist(), strict=True):
             if p >= 1e-4:
-                heapq.heappush(self._groups[column - 1].ahead, (first, x))
+                heapq.heappush(self._groups[column - 1].ahead, (rank, x))
 
     def _worth(self, items: Indices) -> Floats:
         """(rows, c + 1) how likely each item is to belong where it may still be asked."""
@@ -457,12 +452,23 @@ class EvidenceSearch:
         self._weigh()
         if self._found_by_looks(last):
             self._weigh()
+        spread = self._table.spread
+        needed = MEMBERS * (1 + spread.within / spread.between)
+        self._middles_known = sorted(g.size for g in self._groups)[len(self._groups) // 2] >= needed
         self._settle_all()
         self._to_compare, proven = self._pairs.weigh(self._groups, self._table, last)
         for key in proven:
             a, b = (self._named[name].now() for name in key)
             if a is not b:
+                shown = (a.side(self.settings.representatives, 0), b.side(self.settings.representatives, 0))
+                self._decided.append(Decision(self._pairs.odds(key), bound(a, b), "united", clusters=shown))
                 self._unite(a, b)
+
+    def _note(self, did: str, items: Indices) -> None:
+        odds = self._table.belief[items].max(axis=1)
+        self._decided += [
+            Decision(log_odds(p), self._settled, did, x) for x, p in zip(items.tolist(), odds.tolist(), strict=True)
+        ]
 
     def _weigh(self) -> None:
         young = np.array([self._young(group) for group in self._groups])
@@ -474,6 +480,7 @@ class EvidenceSearch:
         for group in self._groups:
             if group.size == 1 and group.disappointed >= 1.8 and len(np.unique(home[home > 0])) > 1:
                 seed = np.flatnonzero(home == group.column)
+                self._note("left", seed)
                 home[seed] = 0
                 self._state[seed] = np.where(self._state[seed] == ASKED, ASKED, OPEN)
         sizes = self._table.sizes
@@ -494,9 +501,10 @@ class EvidenceSearch:
         far &= self._state != ASKED
         if not far.any():
             return False
-        x = int(np.argmax(np.where(far, self._likeness.density, -np.inf)))
+        x = int(np.argmax(np.where(far, self._centrality, -np.inf)))
         if not last and not self._may_found(x):
             return False
+        self._note("founded", np.array([x]))
         self._found(x)
         self._due = False
         return True
@@ -509,6 +517,8 @@ class EvidenceSearch:
         best = table.belief[rows, top]
         free = self._state != ASKED
         sure = free & table.answered & (top > 0) & (best >= 1 - doubt)
+        self._note("joined", np.flatnonzero(sure & (table.home == 0)))
+        self._note("moved", np.flatnonzero(sure & (table.home > 0) & (table.home != top)))
         table.home[sure] = top[sure]
         self._state[sure] = CLOSED
         alone = self._alone

@@ -36,8 +36,6 @@ class Group:
     gone: bool = False
     """It was dissolved: answers about it say nothing any more."""
     turn: int = 0
-    shown: tuple[int, ...] = ()
-    shows_left: int = 0
 
     def now(self) -> Group:
         """What it has become."""
@@ -46,22 +44,17 @@ class Group:
             group = group.into
         return group
 
-    def representatives(self, k: int, item: int, used: Collection[tuple[int, ...]], batch: int) -> tuple[int, ...]:
+    def representatives(self, k: int, item: int, used: Collection[tuple[int, ...]]) -> tuple[int, ...]:
         """Up to k trusted members, ascending, with whom the item was not judged yet; empty if there are none left.
 
-        Each question shows the next members in turn, so that one bad representative spoils few answers; ``batch``
-        questions in a row show the same.
+        Each question shows the next members in turn, so that one bad representative spoils few answers.
         """
-        if self.shows_left > 0 and item not in self.shown and self.shown not in used:
-            self.shows_left -= 1
-            return self.shown
         others = [v for v in self.trusted if v != item]
         k = min(k, len(others))
         for _ in range(8 if others else 0):
             shown = _turn(others, self.turn, k)
             self.turn += 1
             if shown not in used:
-                self.shown, self.shows_left = shown, batch - 1
                 return shown
         for size in range(k, 0, -1):
             for some in combinations(others[: 2 * k], size):

@@ -6,6 +6,7 @@ so two machines see the same likeness and replay the same search (ARCHITECTURE 1
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,8 +22,6 @@ Whole = npt.NDArray[np.int16]
 UNIT = 2**13
 """Length of a unit vector in whole numbers."""
 _ROWS = 4096
-_SAMPLE = 2048
-_NEAREST = 10
 
 
 def whole_vectors(embeddings: npt.NDArray[np.floating[Any]]) -> Whole:
@@ -31,14 +30,35 @@ def whole_vectors(embeddings: npt.NDArray[np.floating[Any]]) -> Whole:
     Rows that are not finite or have no length come out as zeros: items of which the embeddings say nothing. Store the
     result with the session: the mean is a sum of floats, which another machine may round otherwise.
     """
-    rows = np.asarray(embeddings, dtype=np.float64)
-    norms = np.where(np.isfinite(rows).all(axis=1), np.linalg.norm(np.nan_to_num(rows), axis=1), 0.0)
-    known = norms > 0
-    out = np.zeros(rows.shape, dtype=np.int16)
-    if known.any():
-        unit = rows[known] / norms[known][:, None]
-        out[known] = np.rint((unit - unit.mean(axis=0)) * UNIT).astype(np.int16)
+    n, width = embeddings.shape
+    norms, total = np.zeros(n), np.zeros(width)
+    for at in range(0, n, _ROWS):
+        rows = np.asarray(embeddings[at : at + _ROWS], dtype=np.float64)
+        lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))
+        known = np.isfinite(lengths) & (lengths > 0)
+        norms[at : at + _ROWS][known] = lengths[known]
+        unit = rows[known] / lengths[known][:, None]
+        total += unit.sum(axis=0)
+    mean = total / max(int(np.count_nonzero(norms)), 1)
+    out = np.zeros((n, width), dtype=np.int16)
+    for at in range(0, n, _ROWS):
+        some = at + np.flatnonzero(norms[at : at + _ROWS])
+        unit = np.asarray(embeddings[some], dtype=np.float64) / norms[some][:, None]
+        out[some] = np.rint((unit - mean) * UNIT).astype(np.int16)
     return out
+
+
+def bytes_of(vectors: Whole) -> bytes:
+    """Vectors as one npy, to be stored with the session."""
+    out = io.BytesIO()
+    np.save(out, vectors, allow_pickle=False)
+    return out.getvalue()
+
+
+def vectors_from(payload: bytes) -> Whole:
+    """Inverse of ``bytes_of``; nothing in the payload is executed."""
+    stored: Whole = np.load(io.BytesIO(payload), allow_pickle=False)
+    return stored
 
 
 class Likeness:
@@ -66,10 +86,10 @@ class Likeness:
             return self._all @ sums.T
         return np.concatenate([block @ sums.T for block in self._blocks()])
 
-    def seeds(self, count: int) -> list[int]:
-        """Items in the middle of groups and unlike each other, the densest first."""
-        low, high = self.density.min(), self.density.max()
-        weight = 0.1 + (self.density - low) / (high - low) if high > low else np.ones(self.items)
+    def seeds(self, count: int, centrality: Floats) -> list[int]:
+        """Items of high centrality (n,) that are unlike each other, the most central first (METHOD 4.1)."""
+        low, high = centrality.min(), centrality.max()
+        weight = 0.1 + (centrality - low) / (high - low) if high > low else np.ones(self.items)
         lengths = np.sqrt(np.maximum(self.squares, 1))
         chosen = [int(np.argmax(weight))]
         nearest = np.full(self.items, -np.inf)
@@ -81,19 +101,6 @@ class Likeness:
             value[chosen] = -1
             chosen.append(int(np.argmax(value)))
         return chosen
-
-    @cached_property
-    def density(self) -> Floats:
-        """(n,) mean dot product with the ten most alike of an evenly spaced sample: high in the middle of a group."""
-        sample = self._vectors[:: max(1, -(-self.items // _SAMPLE))].astype(np.float64)
-        k = min(_NEAREST + 1, len(sample))
-        out = np.zeros(self.items)
-        for i, block in enumerate(self._blocks()):
-            # The item itself, if it is in the sample, is the last.
-            best = np.sort(np.partition(block @ sample.T, len(sample) - k, axis=1)[:, len(sample) - k :], axis=1)
-            if k > 1:
-                out[i * _ROWS : (i + 1) * _ROWS] = best[:, :-1].mean(axis=1)
-        return np.round(out, 6)
 
     @cached_property
     def _all(self) -> Floats:

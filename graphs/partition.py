@@ -5,13 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from agents.naming import name_clusters
 from agents.prompt_sets import PromptSet
-from graphs.traversal import Cluster
 
 PARTITION = "partition"
 """The artefact that holds a session's partition."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A cluster that a search has found."""
+
+    members: Sequence[int]
+    representatives: Sequence[int]
+    """Those of its members that stand for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,29 +37,41 @@ class Partition:
     """Every node stands in exactly one cluster; the largest cluster is first."""
 
     clusters: tuple[NamedCluster, ...]
+    confidence: Mapping[int, float] | None = None
+    """How probable it is that each node stands where it belongs, where the policy keeps odds."""
 
     def to_bytes(self) -> bytes:
         """As JSON, to be stored with the session."""
-        return json.dumps([{"name": c.name, "nodes": c.nodes} for c in self.clusters]).encode()
+        clusters: list[dict[str, Any]] = []
+        for c in self.clusters:
+            clusters.append({"name": c.name, "nodes": c.nodes})
+            if self.confidence is not None:
+                clusters[-1]["confidence"] = [self.confidence[v] for v in c.nodes]
+        return json.dumps(clusters).encode()
 
     @classmethod
     def from_bytes(cls, payload: bytes) -> Partition:
         """Inverse of ``to_bytes``."""
-        return cls(tuple(NamedCluster(c["name"], tuple(c["nodes"])) for c in json.loads(payload)))
+        stored = json.loads(payload)
+        clusters = tuple(NamedCluster(c["name"], tuple(c["nodes"])) for c in stored)
+        if not all("confidence" in c for c in stored):
+            return cls(clusters)
+        sure = {v: p for c in stored for v, p in zip(c["nodes"], c["confidence"], strict=True)}
+        return cls(clusters, sure)
 
 
 def make_partition(
-    clusters: Sequence[Cluster], descriptions: Mapping[int, str], prompts: PromptSet, representatives: int
+    found: Sequence[Found],
+    descriptions: Mapping[int, str],
+    prompts: PromptSet,
+    confidence: Mapping[int, float] | None = None,
 ) -> Partition:
     """Order and name the clusters that the search has found."""
-    ordered = sorted(clusters, key=lambda c: (-len(c.members), min(c.members)))
+    ordered = sorted(found, key=lambda c: (-len(c.members), min(c.members)))
     names = name_clusters(
         [[descriptions.get(v, "") for v in c.members] for c in ordered],
         criterion=prompts.criterion,
         values=prompts.values,
     )
-    nodes = []
-    for c in ordered:
-        first = c.representatives(representatives)
-        nodes.append((*first, *sorted(set(c.members) - set(first))))
-    return Partition(tuple(NamedCluster(name, n) for name, n in zip(names, nodes, strict=True)))
+    nodes = [(*c.representatives, *sorted(set(c.members) - set(c.representatives))) for c in ordered]
+    return Partition(tuple(NamedCluster(name, n) for name, n in zip(names, nodes, strict=True)), confidence)

@@ -20,7 +20,6 @@ import numpy.typing as npt
 from graphs import approximate
 from graphs.alike import STEPS, Floats, Indices, Ints, Pairs, TooManyPairs, best_pairs, nearest, pairs_above
 from graphs.threshold import DEGREES, TIES, calibrated, wanted
-from storage.errors import UsageError
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -126,10 +125,9 @@ def build_graph(embeddings: Floats, *, beta: float | None, threshold: float | No
             node.
         beta: the embedder's own β, or None for embeddings that come without one.
         threshold: τ in (0, 1), or None to choose the τ that gives a mean degree of 15, or a higher one if that leaves
-            nearly everything in one component, and join dust to it (``threshold``).
-
-    Raises:
-        UsageError: τ keeps more than MOST_EDGES edges.
+            nearly everything in one component, and join dust to it (``threshold``). A τ that keeps more than
+            MOST_EDGES edges (the classes of a well-trained embedder are cliques) is raised to that of the most alike
+            MOST_EDGES // 4 pairs; ``RelationalGraph.threshold`` is the one that was used.
     """
     beta = FOREIGN_BETA if beta is None else beta
     known, unit = _unit_rows(embeddings)
@@ -143,10 +141,9 @@ def build_graph(embeddings: Floats, *, beta: float | None, threshold: float | No
         try:
             parts = [index.pairs_above(least)] if index else pairs_above(unit, least, MOST_EDGES)
         except TooManyPairs:
-            raise UsageError(
-                f"the threshold keeps more than {MOST_EDGES:,} edges between {len(unit):,} items: "
-                "choose a higher --threshold, or --threshold auto"
-            ) from None
+            parts = [best_pairs(unit, MOST_EDGES // 4, TIES)]
+            threshold = 1 / (1 + math.exp(-beta * int(parts[0].steps.min()) / STEPS))
+            log.info("more than %d edges between %d items: τ raised to %.4f", MOST_EDGES, len(unit), threshold)
     return _compressed(len(embeddings), known, parts, beta, threshold)
 
 

@@ -1,7 +1,7 @@
 """A whole session as a LangGraph state machine: describe, relate, traverse, merge, conclude.
 
-Each component agent and the merge agent run on LangGraph threads of their own, all on the same checkpointer; agents of
-different components run side by side (ARCHITECTURE 2).
+The component agents and the merge agent run on LangGraph threads of their own, all on the same checkpointer, side by
+side (ARCHITECTURE 2). What differs between the policies stands in ``searches``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,16 +25,17 @@ from langgraph.types import Command
 
 from agents import questions
 from agents.prompt_sets import PromptSet
-from graphs import component, merge
 from graphs.asking import Asker
-from graphs.merging import Merging
-from graphs.partition import PARTITION, Partition, make_partition
+from graphs.likeness import Whole, bytes_of, vectors_from, whole_vectors
+from graphs.partition import PARTITION, Found, Partition, make_partition
 from graphs.relational import RelationalGraph, build_graph
-from graphs.traversal import Phase, Traversal
+from graphs.searches import EvidencePolicy, PaperPolicy, Policy
 from storage.errors import EndpointMisbehaves, RequestRejected
 
 GRAPH = "graph"
 """The artefact that holds a session's relational graph."""
+VECTORS = "vectors"
+"""The artefact that holds the embeddings as policy ``evidence`` sees them."""
 HOPELESS = 8
 """So many items that can't be described or embedded, and none that can, and the endpoint is no use."""
 
@@ -65,17 +66,25 @@ class SessionContext:
     store_artefact: Callable[[str, bytes], None]
     store_seconds: Callable[[Mapping[str, float]], None]
     """Keeps the time spent in each stage by this process; called when a stage ends."""
+    store_decisions: Callable[[str, list[dict[str, Any]]], None]
+    """Keeps what an answer decided, by the key of its question; returns at once."""
     embed_mode: Literal["native", "caption"]
     embed_model: str
     beta: float | None
     """The embedder's own β, or None for embeddings that come without one."""
     threshold: float | None
     """τ, or None to calibrate it."""
+    policy: Literal["paper", "evidence"]
     representatives: int
     """K of METHOD 4."""
+    window: int = 1
+    """W of CONTRACT 6."""
+    candidates: int = 1
+    """B: candidates in one membership call."""
     checkpointer: BaseCheckpointSaver[Any] | None = None
     graph: RelationalGraph | None = None
-    walks: list[Traversal] = field(default_factory=list)
+    vectors: Whole | None = None
+    search: Policy | None = None
     partition: Partition | None = None
     isolated: dict[int, str] = field(default_factory=dict)
     """Nodes whose description or embedding failed, and why; they have no neighbours (METHOD 2)."""
@@ -87,6 +96,11 @@ class SessionContext:
             "recursion_limit": 2**31 - 1,
             "metadata": {"session": str(self.session), "part": part},
         }
+
+    @property
+    def durability(self) -> Literal["async"] | None:
+        """Checkpoints are written while the next step runs: the ledger is what must not be lost (ARCHITECTURE 1)."""
+        return "async" if self.checkpointer is not None else None
 
     @contextmanager
     def stage(self, name: str, total: int, clock: str) -> Iterator[None]:
@@ -100,10 +114,27 @@ class SessionContext:
             progress.seconds[clock] = progress.seconds.get(clock, 0.0) + time.monotonic() - began
             self.store_seconds(progress.seconds)
 
-    def described(self, node: int) -> str:
-        """What the ledger says of a node, or an empty text."""
-        answer = self.asker.answers.get(questions.describe(self.prompts, self.hashes[node]).key(self.asker.sampling))
-        return answer.reply if answer else ""
+    def descriptions(self) -> dict[int, str]:
+        """What the ledger says of every node; an empty text where it says nothing."""
+        said = {}
+        for node, content_hash in enumerate(self.hashes):
+            key = questions.describe(self.prompts, content_hash).key(self.asker.sampling)
+            answer = self.asker.answers.get(key)
+            said[node] = answer.reply if answer else ""
+        return said
+
+    def best_partition(self) -> Partition | None:
+        """The partition as far as the search has come, or None before it has begun."""
+        if self.search is None:
+            return None
+        said = self.descriptions()
+        found, confidence = self.search.found()
+        placed = {v for c in found for v in c.members}
+        # What the model could not describe it can't judge either: such an item stands alone.
+        alone = [Found([v], [v]) for v in range(len(self.hashes)) if v not in placed]
+        if confidence is not None:
+            confidence |= {c.members[0]: 1.0 for c in alone}
+        return make_partition([*found, *alone], said, self.prompts, confidence)
 
 
 async def describe(state: SessionState, runtime: Runtime[SessionContext]) -> Command[Literal["relate"]]:
@@ -112,15 +143,23 @@ async def describe(state: SessionState, runtime: Runtime[SessionContext]) -> Com
     stored = await asyncio.to_thread(context.load_artefact, GRAPH)
     if stored is not None:
         context.graph = RelationalGraph.from_bytes(stored)
+        if context.policy == "evidence":
+            stored = await asyncio.to_thread(context.load_artefact, VECTORS)
+            assert stored is not None  # it was stored before the graph
+            context.vectors = vectors_from(stored)
         return Command(goto="relate")
     vectors: dict[int, Vector] = {}
     with context.stage("describe", len(context.hashes), "embed"):
         await context.asker.each(partial(_describe, context, node, vectors) for node in range(len(context.hashes)))
     with context.stage("relate", len(context.hashes), "graph"):
         embeddings = _stacked(context, vectors)
+        vectors.clear()
+        context.asker.forget_vectors()
+        if context.policy == "evidence":
+            context.vectors = await asyncio.to_thread(whole_vectors, embeddings)
+            await asyncio.to_thread(context.store_artefact, VECTORS, bytes_of(context.vectors))
         context.graph = await asyncio.to_thread(build_graph, embeddings, beta=context.beta, threshold=context.threshold)
         await asyncio.to_thread(context.store_artefact, GRAPH, context.graph.to_bytes())
-        context.asker.forget_vectors()
     return Command(goto="relate")
 
 
@@ -154,64 +193,36 @@ def _stacked(context: SessionContext, vectors: dict[int, Vector]) -> Vector:
 
 
 async def relate(state: SessionState, runtime: Runtime[SessionContext]) -> Command[Literal["traverse"]]:
-    """Split the relational graph into components and give each an agent."""
+    """Split the relational graph into components and prepare the search over them."""
     context = runtime.context
     assert context.graph is not None
     components = context.graph.components()
-    context.walks = [Traversal(context.graph, nodes, context.representatives) for nodes in components]
+    said = await asyncio.to_thread(context.descriptions)
+    mute = {v for v, words in said.items() if not words.strip()}
+    if context.policy == "paper":
+        context.search = PaperPolicy(context, components, mute)
+    else:
+        context.search = EvidencePolicy(context, components, mute)
     return Command(goto="traverse", update={"edges": context.graph.edges, "components": len(components)})
 
 
 async def traverse(state: SessionState, runtime: Runtime[SessionContext]) -> Command[Literal["unite"]]:
-    """Run the component agents side by side (METHOD 4)."""
+    """Run the component agents (METHOD 4)."""
     context = runtime.context
-    agent = component.component_graph().compile(checkpointer=context.checkpointer)
-
-    def assigned() -> None:
-        context.asker.progress.done += 1
-
-    async def one(number: int, walk: Traversal) -> None:
-        mine = component.ComponentContext(number, walk, context.asker, context.prompts, context.hashes, assigned)
-        nodes = walk.nodes
-        component.replay(mine)
-        if nodes == 1:
-            return  # nothing to ask, so nothing for LangGraph to keep
-        where: component.ComponentState = {
-            "session": str(context.session), "component": number, "size": nodes, "step": walk.steps,
-            "clusters": len(walk.clusters), "members": walk.size,
-        }  # fmt: skip
-        await agent.ainvoke(where, context.config(f"component {number}"), context=mine, durability=_durability(context))
-
+    assert context.search is not None
     with context.stage("traverse", len(context.hashes), "traverse"):
-        work: Iterator[Callable[[], Awaitable[None]]] = (partial(one, i, w) for i, w in enumerate(context.walks))
-        await context.asker.each(work)
-    assert all(walk.phase is Phase.DONE for walk in context.walks)
-    return Command(goto="unite", update={"clusters": sum(len(walk.clusters) for walk in context.walks)})
+        clusters = await context.search.traverse()
+    return Command(goto="unite", update={"clusters": clusters})
 
 
 async def unite(state: SessionState, runtime: Runtime[SessionContext]) -> Command[Literal["conclude"]]:
-    """Run the merge agent over the clusters of all components (METHOD 5), and name what is left."""
+    """Run what is left to the merge agent (METHOD 5), and name the clusters."""
     context = runtime.context
-    assert context.graph is not None
-    said = {v: context.described(v) for v in range(len(context.hashes))}
-    found = [cluster for walk in context.walks for cluster in walk.clusters]
-    # What the model could not describe it can't compare either: such an item stands alone.
-    mute = [cluster for cluster in found if not any(said[v] for v in cluster.members)]
-    clusters = [cluster for cluster in found if any(said[v] for v in cluster.members)]
-    cut = (e for walk in context.walks for e in walk.cut)
-    merging = Merging(context.graph, clusters, cut, context.representatives)
-    mine = merge.MergeContext(merging, context.asker, context.prompts, context.hashes)
+    assert context.search is not None
     with context.stage("merge", 0, "merge"):
-        merge.replay(mine)
-        agent = merge.merge_graph().compile(checkpointer=context.checkpointer)
-        where: merge.MergeState = {
-            "session": str(context.session),
-            "step": merging.steps,
-            "clusters": len(merging.clusters),
-        }
-        await agent.ainvoke(where, context.config("merge"), context=mine, durability=_durability(context))
-    context.partition = make_partition([*merging.clusters, *mute], said, context.prompts, context.representatives)
-    return Command(goto="conclude", update={"clusters": len(merging.clusters)})
+        clusters = await context.search.unite()
+    context.partition = await asyncio.to_thread(context.best_partition)
+    return Command(goto="conclude", update={"clusters": clusters})
 
 
 async def conclude(state: SessionState, runtime: Runtime[SessionContext]) -> None:
@@ -219,11 +230,6 @@ async def conclude(state: SessionState, runtime: Runtime[SessionContext]) -> Non
     context = runtime.context
     assert context.partition is not None
     await asyncio.to_thread(context.store_artefact, PARTITION, context.partition.to_bytes())
-
-
-def _durability(context: SessionContext) -> Literal["async"] | None:
-    """Checkpoints are written while the next step runs: the ledger is what must not be lost (ARCHITECTURE 1)."""
-    return "async" if context.checkpointer is not None else None
 
 
 def session_graph() -> StateGraph[SessionState, SessionContext, Any, Any]:
@@ -239,12 +245,19 @@ def session_graph() -> StateGraph[SessionState, SessionContext, Any, Any]:
 async def run_session(context: SessionContext) -> Partition:
     """Run a session from wherever its ledger stands to its partition.
 
+    When it has to stop before the end, the best partition so far is stored.
+
     Raises:
         Paused: the budget is used up or the asker was told to stop; everything answered is kept.
         EndpointError: the endpoint can't be used.
     """
     graph = session_graph().compile(checkpointer=context.checkpointer)
     start: SessionState = {"session": str(context.session), "items": len(context.hashes)}
-    await graph.ainvoke(start, context.config("session"), context=context, durability=_durability(context))
+    try:
+        await graph.ainvoke(start, context.config("session"), context=context, durability=context.durability)
+    except BaseException:
+        if (so_far := context.best_partition()) is not None:
+            context.store_artefact(PARTITION, so_far.to_bytes())
+        raise
     assert context.partition is not None
     return context.partition

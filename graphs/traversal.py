@@ -106,6 +106,11 @@ class Traversal:
         """Members of the cluster that is being grown."""
         return len(self._cluster.members)
 
+    @property
+    def begun(self) -> list[Cluster]:
+        """The clusters that are finished, and the one that is being grown."""
+        return [*self.clusters, self._cluster] if self._cluster.members else list(self.clusters)
+
     def seed(self) -> int:
         """Start a cluster at the unassigned node of highest weighted degree within the unassigned part."""
         self._expect(Phase.SEED)

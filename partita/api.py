@@ -12,14 +12,16 @@ from pydantic import SecretStr
 
 from partita.evaluation import Score, read_labels, score_labels
 from partita.export import export
+from partita.prices import find_prices
 from partita.result import Result
-from partita.settings import make_parameters, read_environment
+from partita.settings import Environment, make_parameters, read_environment
 from partita.stored import result_of
 from storage.database import open_database
 from storage.sessions import load_session
 from storage.trace import trace
 
 if TYPE_CHECKING:
+    from partita.running import Limits
     from partita.watch import Watch
 
 T = TypeVar("T")
@@ -33,6 +35,7 @@ def cluster(
     db: str | None = None,
     prompts: str | None = None,
     max_calls: int | None = None,
+    max_cost: float | None = None,
     api_key: str | None = None,
     watch: Watch | None = None,
     **parameters: Any,
@@ -46,6 +49,7 @@ def cluster(
         db: SQLAlchemy URL; otherwise ``PARTITA_DB`` or ``sqlite:///.partita/partita.db``.
         prompts: a prompt file, or the name of a shipped set.
         max_calls: budget of chat calls.
+        max_cost: budget in USD, by the table of prices (``PARTITA_PRICES``).
         api_key: key of the endpoint; otherwise from the environment. It is stored nowhere.
         parameters: fields of ``partita.settings.Parameters``, e.g. ``endpoint=``, ``model=``, ``concurrency=``.
 
@@ -67,7 +71,7 @@ def cluster(
                 name=session,
                 prompts=prompts,
                 key=SecretStr(api_key) if api_key else environment.api_key,
-                max_calls=max_calls,
+                limits=_limits(environment, max_calls, max_cost),
                 watch=watch,
             )
         )
@@ -97,14 +101,21 @@ class Session:
             return result_of(database, self.name)
 
     def resume(
-        self, *, max_calls: int | None = None, api_key: str | None = None, watch: Watch | None = None, **changes: Any
+        self,
+        *,
+        max_calls: int | None = None,
+        max_cost: float | None = None,
+        api_key: str | None = None,
+        watch: Watch | None = None,
+        **changes: Any,
     ) -> Result:
         """Go on where the session stopped; no finished call is made again."""
         from partita.running import go_on
 
         with open_database(self._url) as database:
             key = SecretStr(api_key) if api_key else self._environment.api_key
-            _run(go_on(database, self.name, changes=changes, key=key, max_calls=max_calls, watch=watch))
+            limits = _limits(self._environment, max_calls, max_cost)
+            _run(go_on(database, self.name, changes=changes, key=key, limits=limits, watch=watch))
             return result_of(database, self.name)
 
     def trace(
@@ -139,6 +150,12 @@ class Session:
     def _collection(self) -> Path:
         with open_database(self._url) as database:
             return Path(load_session(database, self.name).collection)
+
+
+def _limits(environment: Environment, max_calls: int | None, max_cost: float | None) -> Limits:
+    from partita.running import Limits
+
+    return Limits(max_calls, max_cost, find_prices(environment.prices, environment.config_home))
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:

@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from partita.result import Result
@@ -44,7 +45,11 @@ def export(result: Result, collection: Path, to: Path, *, copy: bool = False) ->
 
 def _rows(result: Result) -> list[tuple[str, int, str, float | None]]:
     # Policy `paper` holds no odds, so there is no confidence to give: the column stays empty.
-    return [(item, c.id, c.name, None) for c in result.clusters for item in c.items]
+    rows: list[tuple[str, int, str, float | None]] = []
+    for c in result.clusters:
+        sure: Sequence[float | None] = c.confidence or [None] * c.size
+        rows += [(item, c.id, c.name, p) for item, p in zip(c.items, sure, strict=True)]
+    return rows
 
 
 def _csv(result: Result) -> bytes:

@@ -18,6 +18,8 @@ class ClusterResult:
     size: int
     items: list[str]
     """Names of its items; representatives first."""
+    confidence: list[float] | None = None
+    """How probable it is that each of its items belongs here; None where the policy keeps no odds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,4 +77,7 @@ class Result:
         out = asdict(self)
         if self.why is None:
             del out["why"]
+        for cluster in out["clusters"]:
+            if cluster["confidence"] is None:
+                del cluster["confidence"]
         return out

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import signal
 import uuid
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -18,9 +20,12 @@ from pydantic import SecretStr
 from agents.prompt_sets import PromptSet, choose_prompt_set
 from agents.questions import Sampling
 from graphs.asking import Asker
+from graphs.budget import Budget, Cost
+from graphs.scheduling import window_for
 from graphs.session import GRAPH, SessionContext, run_session
 from partita.endpoints import Connection, check_built_in, connect
 from partita.gallery import Gallery
+from partita.prices import Prices, load_prices
 from partita.settings import Parameters, make_parameters
 from partita.watch import Watch
 from storage import artefacts
@@ -36,6 +41,20 @@ STAGES = ("embed", "graph", "traverse", "merge")
 """What a session's time is told apart by (CONTRACT 3)."""
 GRACE = 5.0
 """Seconds that calls in flight get to finish after the first Ctrl-C."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a session may spend in all, and what things cost."""
+
+    max_calls: int | None = None
+    max_cost: float | None = None
+    """In USD."""
+    prices: Prices = field(default_factory=load_prices)
+
+    def __post_init__(self) -> None:
+        if self.max_cost is not None and not (math.isfinite(self.max_cost) and self.max_cost >= 0):
+            raise UsageError(f"--max-cost {self.max_cost}: give an amount in USD, or leave it out")
 
 
 def default_name(criterion: str, now: datetime | None = None) -> str:
@@ -59,7 +78,7 @@ async def begin(
     name: str | None = None,
     prompts: str | None = None,
     key: SecretStr | None = None,
-    max_calls: int | None = None,
+    limits: Limits | None = None,
     watch: Watch | None = None,
 ) -> str:
     """Begin a session and run it to its end; returns its name.
@@ -87,6 +106,7 @@ async def begin(
             f"there is a session {named!r} already: `partita resume {named}` goes on with it; or name another"
         )
     found = await _scanned(collection, watch)
+    parameters = parameters.model_copy(update={"window": _window(parameters, found)})
     async with connect(parameters, key, watch.on_note) as connection:
         record = SessionRecord(
             name=named,
@@ -101,8 +121,16 @@ async def begin(
             await asyncio.to_thread(create_session, db, record, found)
             if watch.on_named:
                 watch.on_named(named)
-            await _work(db, record, found, prompt_set, connection, max_calls, watch)
+            await _work(db, record, found, prompt_set, connection, limits or Limits(), watch)
     return named
+
+
+def _window(p: Parameters, found: Collection) -> int:
+    """W of CONTRACT 6, which stays with the session."""
+    if p.policy == "paper":
+        return 1
+    calls = math.ceil(len({item.content_hash for item in found.items}) / p.candidates)
+    return p.window or window_for(calls, p.concurrency)
 
 
 async def _scanned(collection: Path, watch: Watch) -> Collection:
@@ -128,7 +156,7 @@ async def go_on(
     *,
     changes: Mapping[str, Any] | None = None,
     key: SecretStr | None = None,
-    max_calls: int | None = None,
+    limits: Limits | None = None,
     watch: Watch | None = None,
 ) -> None:
     """Go on with a session where its ledger ends; one that is done is left as it is.
@@ -154,7 +182,7 @@ async def go_on(
         prompt_set = PromptSet.model_validate(record.prompt_set)
         found = collection_from_rows(record.collection, load_items(db, record.id))
         async with connect(parameters, key, watch.on_note) as connection:
-            await _work(db, record, found, prompt_set, connection, max_calls, watch)
+            await _work(db, record, found, prompt_set, connection, limits or Limits(), watch)
 
 
 async def _work(
@@ -163,7 +191,7 @@ async def _work(
     found: Collection,
     prompt_set: PromptSet,
     connection: Connection,
-    max_calls: int | None,
+    limits: Limits,
     watch: Watch,
 ) -> None:
     p = connection.parameters
@@ -173,10 +201,19 @@ async def _work(
         seconds = {k: round(record.seconds.get(k, 0.0) + spent.get(k, 0.0), 3) for k in STAGES}
         update_session(db, record.id, seconds=seconds)
 
+    if limits.max_cost is not None and watch.on_note:
+        for remark in _unknown_prices(limits.prices, p):
+            watch.on_note(remark)
     update_session(db, record.id, status="running", why=None, parameters=p.model_dump(mode="json"))
     store_seconds({})
     with Ledger(db, record.id) as ledger:
         graph_is_there = artefacts.get(db, record.id, GRAPH) is not None
+        known = await asyncio.to_thread(ledger.load_decided)
+
+        def decided(key: str, decisions: list[dict[str, Any]]) -> None:
+            if key not in known:
+                ledger.decided(key, decisions)
+
         asker = Asker(
             chat=connection.chat,
             embedder=connection.embedder,
@@ -185,12 +222,12 @@ async def _work(
             sampling=Sampling(p.model, p.temperature, p.max_tokens, p.seed, p.longest_side),
             gallery=Gallery(found.items, p.longest_side),
             concurrency=p.concurrency,
-            max_calls=max_calls,
+            budget=Budget(limits.max_calls, limits.max_cost, _cost(limits.prices, p)),
             progress=watch.progress,
         )
         why: BaseException | None = None
         try:
-            async with open_checkpointer(db) as checkpointer:
+            async with open_checkpointer(db, thin=True) as checkpointer:
                 context = SessionContext(
                     session=uuid.UUID(record.id),
                     prompts=prompt_set,
@@ -199,11 +236,15 @@ async def _work(
                     load_artefact=partial(artefacts.get, db, record.id),
                     store_artefact=partial(artefacts.put, db, record.id),
                     store_seconds=store_seconds,
+                    store_decisions=decided,
                     embed_mode=p.embed_mode,
                     embed_model=p.embed_model,
                     beta=connection.beta,
                     threshold=p.threshold if p.threshold or p.calibrate else connection.threshold,
+                    policy=p.policy,
                     representatives=p.representatives,
+                    window=p.window,
+                    candidates=p.candidates,
                     checkpointer=checkpointer,
                 )
                 await _until_stopped(run_session(context), asker, record.name)
@@ -217,6 +258,24 @@ async def _work(
             said = None if why is None else str(why) or type(why).__name__
             update_session(db, record.id, status=_status(why), why=said)
     watch.progress.stage = "done"
+
+
+def _unknown_prices(prices: Prices, p: Parameters) -> Iterator[str]:
+    asked = dict.fromkeys([(p.model or "", p.endpoint), (p.embed_model or "", p.embed_endpoint or p.endpoint)])
+    for model, endpoint in asked:
+        if (remark := prices.remark(model, prices.of(model, endpoint=endpoint))) is not None:
+            yield remark
+
+
+def _cost(prices: Prices, p: Parameters) -> Cost:
+    """What a call of this session costs, from the tokens that the endpoint counts."""
+    chat = prices.of(p.model or "", endpoint=p.endpoint)
+    embed = prices.of(p.embed_model or "", endpoint=p.embed_endpoint or p.endpoint)
+
+    def cost(kind: str, prompt_tokens: int, completion_tokens: int) -> float:
+        return (embed if kind == "embed" else chat).cost_of_call(kind, prompt_tokens, completion_tokens)
+
+    return cost
 
 
 def _status(why: BaseException | None) -> Literal["done", "paused", "failed"]:

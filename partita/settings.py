@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 
 from storage.errors import UsageError
 from storage.urls import without_secrets
@@ -32,7 +32,7 @@ class Parameters(BaseModel):
     """Model that embeds; None: the chat model, or the first of ``embed_endpoint``."""
     embed_mode: Literal["native", "caption"] | None = None
     """CONTRACT 5; None: native for the built-in model, otherwise caption."""
-    policy: Literal["paper"] = "paper"
+    policy: Literal["evidence", "paper"] = "evidence"
     """How the search is done (METHOD 7)."""
     representatives: int = Field(default=3, ge=1, le=16)
     """K of METHOD 4."""
@@ -40,10 +40,11 @@ class Parameters(BaseModel):
     """τ; None: the embedder's own, calibrated for foreign embeddings."""
     calibrate: bool = False
     """Calibrate τ even if the embedder has its own (``--threshold auto``)."""
-    candidates: int = Field(default=1, ge=1)
+    candidates: int = Field(default=1, ge=1, le=64)
     """B: candidates in one membership call; policy paper asks about one at a time."""
-    window: int = Field(default=1, ge=1)
-    """W: questions that a component may have outstanding (CONTRACT 6); policy paper has one."""
+    window: int = Field(default=0, ge=0)
+    """W: calls that the search may have outstanding (CONTRACT 6); policy paper has one in each component. 0 until the
+    session begins, which chooses it."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     temperature: float = Field(default=0.2, ge=0, le=2)
     max_tokens: int = Field(default=2048, ge=1)
@@ -69,8 +70,8 @@ class Parameters(BaseModel):
 
     @field_validator("candidates")
     @classmethod
-    def _one_at_a_time(cls, candidates: int) -> int:
-        if candidates != 1:
+    def _one_at_a_time(cls, candidates: int, info: ValidationInfo) -> int:
+        if candidates != 1 and info.data.get("policy") == "paper":
             raise ValueError("policy paper asks about one candidate at a time: leave it out, or give 1")
         return candidates
 
@@ -89,6 +90,9 @@ class Environment(BaseModel):
     endpoint: str | None = None
     model: str | None = None
     api_key: SecretStr | None = None
+    prices: str | None = None
+    """The user's table of prices."""
+    config_home: str | None = None
 
 
 def read_environment(environ: Mapping[str, str] = os.environ) -> Environment:
@@ -99,6 +103,8 @@ def read_environment(environ: Mapping[str, str] = os.environ) -> Environment:
         endpoint=environ.get("PARTITA_ENDPOINT") or None,
         model=environ.get("PARTITA_MODEL") or None,
         api_key=SecretStr(key) if key else None,
+        prices=environ.get("PARTITA_PRICES") or None,
+        config_home=environ.get("XDG_CONFIG_HOME") or None,
     )
 
 

@@ -23,11 +23,19 @@ def result_of(db: Database, name: str) -> Result:
     for row in rows:
         if row.node is not None:
             names.setdefault(row.node, []).append(row.name)
-    stored = artefacts.get(db, record.id, PARTITION) if record.status == "done" else None
+    stored = artefacts.get(db, record.id, PARTITION)
+    partition = Partition.from_bytes(stored) if stored else Partition(())
+    sure = partition.confidence
     clusters = [
-        ClusterResult(i, c.name, len(items), items)
-        for i, c in enumerate(Partition.from_bytes(stored).clusters if stored else (), 1)
-        for items in [[name for node in c.nodes for name in names[node]]]
+        ClusterResult(
+            i,
+            c.name,
+            len(items),
+            [name for name, _ in items],
+            None if sure is None else [sure[node] for _, node in items],
+        )
+        for i, c in enumerate(partition.clusters, 1)
+        for items in [[(name, node) for node in c.nodes for name in names[node]]]
     ]
     return Result(
         session=record.name,

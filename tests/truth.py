@@ -38,6 +38,8 @@ class Truth:
     """Class of each number."""
     noise: float = 0.6
     """Of embeddings: 0 is perfect, 1.2 muddled."""
+    error: float = 0.0
+    """Share of wrong answers; the same question always gets the same answer."""
     latency: float = 0.0
     fault: Callable[[int], str | None] = lambda served: None
     """Fault for the n-th request: an HTTP status, "html", "half", "silence" or "vague"."""
@@ -75,13 +77,23 @@ class Truth:
         shown: dict[str, list[int]] = {}
         for label, item in zip(content[1::2], content[2::2], strict=True):
             side = label["text"].split(",")[0].rstrip(":0123456789 ")
-            shown.setdefault(side, []).append(self.kinds[self.number(item)])
-        sides = list(shown.values())
-        if len(sides) == 1:
-            return "describe", f"It is of kind {'abcdefghijklmnopqrstuvwxyz'[sides[0][0]]}x."
-        same = max(sorted(set(sides[0])), key=sides[0].count) == max(sorted(set(sides[1])), key=sides[1].count)
-        kind = "membership" if "Candidate" in shown else "merge"
-        return kind, f"They {'agree' if same else 'differ'}. <CONCLUSION> {'YES' if same else 'NO'} </CONCLUSION>"
+            shown.setdefault(side, []).append(self.number(item))
+        first, *others = shown.values()
+        if not others:
+            return "describe", f"It is of kind {'abcdefghijklmnopqrstuvwxyz'[self.kinds[first[0]]]}x."
+        if "Candidate" not in shown:
+            return "merge", self._verdict(first, others[0])
+        return "membership", " ".join(self._verdict(first, [candidate]) for candidate in others[0])
+
+    def _verdict(self, one: list[int], other: list[int]) -> str:
+        same = self._major(one) == self._major(other)
+        drawn = hashlib.sha256(repr(sorted([sorted(one), sorted(other)])).encode()).digest()
+        says = same ^ (int.from_bytes(drawn[:4]) / 2**32 < self.error)
+        return f"They {'agree' if says else 'differ'}. <CONCLUSION> {'YES' if says else 'NO'} </CONCLUSION>"
+
+    def _major(self, numbers: list[int]) -> int:
+        kinds = [self.kinds[n] for n in numbers]
+        return max(sorted(set(kinds)), key=kinds.count)
 
     async def _fault(self) -> web.StreamResponse | str | None:
         self.served += 1

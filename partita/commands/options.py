@@ -6,15 +6,18 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from partita.display import output, print_result
-from partita.settings import DEFAULT_DB
+from partita.settings import DEFAULT_DB, read_environment
 from partita.stored import result_of
 from storage.database import Database
 from storage.errors import PartitaError
+
+if TYPE_CHECKING:
+    from partita.running import Limits
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -26,6 +29,15 @@ as_json = click.option(
     "--json", "as_json", is_flag=True, help="The last line on stdout is one JSON object; progress goes to stderr."
 )
 session = click.argument("session", metavar="SESSION")
+
+
+def limits(max_calls: int | None, max_cost: float | None) -> Limits:
+    """What the session may spend, by the prices that the environment names."""
+    from partita.prices import find_prices
+    from partita.running import Limits
+
+    environment = read_environment()
+    return Limits(max_calls, max_cost, find_prices(environment.prices, environment.config_home))
 
 
 def working(command: F) -> F:
@@ -41,6 +53,12 @@ def working(command: F) -> F:
                 type=click.IntRange(min=0),
                 metavar="N",
                 help="Pause (exit 3) before more chat calls than this.",
+            ),
+            click.option(
+                "--max-cost",
+                type=click.FloatRange(min=0),
+                metavar="X",
+                help="Pause (exit 3) before more than this is spent, in USD.",
             ),
         )
     ):

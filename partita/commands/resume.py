@@ -21,7 +21,9 @@ from storage.database import open_database
 @click.option("--embed-endpoint", metavar="URL", help="Likewise for embeddings.")
 @options.working
 @options.as_json
-def command(session: str, db: str, max_calls: int | None, as_json: bool, **changes: Any) -> None:
+def command(
+    session: str, db: str, max_calls: int | None, max_cost: float | None, as_json: bool, **changes: Any
+) -> None:
     """Go on with SESSION where it stopped. No finished call is made again."""
     with (
         open_database(db) as database,
@@ -29,4 +31,5 @@ def command(session: str, db: str, max_calls: int | None, as_json: bool, **chang
         progress_on(quiet_console(), report.begun) as watch,
     ):
         key = read_environment().api_key
-        asyncio.run(go_on(database, session, changes=changes, key=key, max_calls=max_calls, watch=watch))
+        limits = options.limits(max_calls, max_cost)
+        asyncio.run(go_on(database, session, changes=changes, key=key, limits=limits, watch=watch))

@@ -54,14 +54,14 @@ def threshold(text: str | None) -> float | str | None:
     help="native: chat-form embeddings; caption: of the description.  [default: native if embedded]",
 )
 @click.option("--prompts", metavar="FILE|NAME", help="Prompt set.  [default: the one that matches the criterion]")
-@click.option("--policy", type=click.Choice(["paper"]), help="How the search is done.  [default: paper]")
+@click.option("--policy", type=click.Choice(["evidence", "paper"]), help="How the search is done.  [default: evidence]")
 @click.option("--representatives", type=int, metavar="K", help="Members that stand for a cluster.  [default: 3]")
 @click.option(
     "--threshold", metavar="τ", help="Least edge weight, or 'auto'.  [default: the embedder's own, otherwise auto]"
 )
 @click.option("--longest-side", type=int, metavar="PIXELS", help="Images are sent at most this large.  [default: 768]")
 @click.option("--max-tokens", type=int, metavar="N", help="Longest reply.  [default: 2048]")
-@click.option("--candidates", type=int, metavar="B", help="Candidates in one membership call; policy paper asks one.")
+@click.option("--candidates", type=int, metavar="B", help="Candidates in one membership call.  [default: 1]")
 @click.option("--seed", type=int, help="[default: 0]")
 @options.working
 @click.option(
@@ -69,7 +69,7 @@ def threshold(text: str | None) -> float | str | None:
 )
 @options.as_json
 def command(collection: Path, criterion: str, name: str | None, db: str, prompts: str | None, max_calls: int | None,
-            picture: Path | None, as_json: bool, **given: Any) -> None:  # fmt: skip
+            max_cost: float | None, picture: Path | None, as_json: bool, **given: Any) -> None:  # fmt: skip
     """Cluster COLLECTION by a criterion in words.
 
     COLLECTION is a folder of images, or a .csv, .jsonl or .parquet file with a `file` or a `text` column. A key for
@@ -87,7 +87,7 @@ def command(collection: Path, criterion: str, name: str | None, db: str, prompts
     ):
         work = begin(
             database, collection, criterion, parameters, name=name, prompts=prompts,
-            key=read_environment().api_key, max_calls=max_calls, watch=watch,
+            key=read_environment().api_key, limits=options.limits(max_calls, max_cost), watch=watch,
         )  # fmt: skip
         asyncio.run(work)
     if picture is not None:

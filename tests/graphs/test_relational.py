@@ -10,7 +10,6 @@ import pytest
 from graphs import alike, approximate, relational, threshold
 from graphs.alike import STEPS, Pairs
 from graphs.relational import WEIGHT_ONE, RelationalGraph, build_graph
-from storage.errors import UsageError
 
 
 @pytest.fixture
@@ -166,11 +165,14 @@ def test_a_row_that_is_not_finite_or_not_there_has_no_say_in_the_calibration(emb
     assert graph.degrees()[[0, 10, 62]].tolist() == [0, 0, 0]
 
 
-def test_a_threshold_that_keeps_too_many_edges_says_what_to_do(embeddings, monkeypatch):
+def test_a_threshold_that_keeps_too_many_edges_is_raised(embeddings, monkeypatch):
     monkeypatch.setattr(relational, "MOST_EDGES", 1000)
-    with pytest.raises(UsageError, match="--threshold auto"):
-        build_graph(embeddings, beta=None, threshold=0.01)
-    assert build_graph(embeddings, beta=None, threshold=None).edges < 1000
+    graph = build_graph(embeddings, beta=4.0, threshold=0.01)
+    assert graph.edges == 250 and graph.threshold > 0.5
+    kept = dense(embeddings, 4.0, graph.threshold - 1e-6)
+    assert {(u, v) for u in range(len(graph)) for v, _ in graph[u] if u < v} == kept.keys()
+    same = build_graph(np.ones((100, 4), dtype=np.float32), beta=4.0, threshold=0.5)
+    assert len(same.components()) == 1 and same.edges < 1000
 
 
 def nearest_in(steps):

@@ -19,13 +19,23 @@ from tests.graphs.reference import component_agent, merge_agent
 from tests.truth import Truth, numbers, serving
 
 
-def run(collection: Path, truth: Truth, session: str = "s") -> tuple[object, ...]:
-    return ("run", collection, "--by", "kind", "--endpoint", truth.url, "--embed-mode", "native",
+def run(collection: Path, truth: Truth, session: str = "s", policy: str = "evidence") -> tuple[object, ...]:
+    return ("run", collection, "--by", "kind", "--endpoint", truth.url, "--embed-mode", "native", "--policy", policy,
             "--session", session, "--json")  # fmt: skip
+
+
+policies = pytest.mark.parametrize("policy", ["evidence", "paper"])
 
 
 def partition(result) -> set[frozenset[str]]:
     return {frozenset(c["items"]) for c in result["clusters"]}
+
+
+def traced(cli, session: str) -> list[str]:
+    """What was asked, answered and decided, without what depends on timing; a question's number is its place."""
+    rows = [json.loads(row) for row in cli("trace", session, "--json").out.splitlines()]
+    told = ("kind", "component", "step", "representatives", "candidates", "clusters", "conclusion", "odds", "decisions")
+    return sorted(json.dumps({name: row.get(name) for name in told}, sort_keys=True) for row in rows)
 
 
 @pytest.fixture
@@ -34,9 +44,10 @@ def truth():
         yield t
 
 
-def test_finds_the_classes_and_tells_why(cli, truth, tmp_path):
+@policies
+def test_finds_the_classes_and_tells_why(cli, truth, tmp_path, policy):
     folder = truth.write(tmp_path / "c")
-    done = cli(*run(folder, truth))
+    done = cli(*run(folder, truth, policy=policy))
     assert done.code == 0, done.err
     result = done.json
     assert result["status"] == "done" and result["items"] == 60 and len(result["clusters"]) == 5
@@ -51,6 +62,8 @@ def test_finds_the_classes_and_tells_why(cli, truth, tmp_path):
 
     rows = cli("trace", "s", "--json").out.splitlines()
     assert len(rows) == asked["membership"] + asked["merge"]
+    odds = [json.loads(row)["odds"] for row in rows]
+    assert all(isinstance(o, float) for o in odds) if policy == "evidence" else odds == [None] * len(rows)
     item = result["clusters"][0]["items"][0]
     assert 0 < len(cli("trace", "s", "--json", "--item", item).out.splitlines()) < len(rows)
     assert item in cli("trace", "s", "--item", item).out
@@ -61,6 +74,12 @@ def test_finds_the_classes_and_tells_why(cli, truth, tmp_path):
     assert {(r["item"], int(r["cluster"])) for r in exported} == {
         (i, c["id"]) for c in result["clusters"] for i in c["items"]
     }
+    sure = {r["item"]: r["confidence"] for r in exported}
+    if policy == "evidence":
+        told = {i: p for c in result["clusters"] for i, p in zip(c["items"], c["confidence"], strict=True)}
+        assert {i: float(p) for i, p in sure.items()} == told and all(0 < p <= 1 for p in told.values())
+    else:
+        assert set(sure.values()) == {""} and "confidence" not in result["clusters"][0]
     assert cli("export", "s", "--to", tmp_path / "folders").code == 0
     assert len(list((tmp_path / "folders").glob("*/*.png"))) == 60
 
@@ -78,7 +97,7 @@ def test_questions_are_those_of_algorithm_1(cli, truth, tmp_path):
     from storage import artefacts
 
     truth.noise = 1.5
-    done = cli(*run(truth.write(tmp_path / "c"), truth))
+    done = cli(*run(truth.write(tmp_path / "c"), truth, policy="paper"))
     assert done.code == 0, done.err
     with open_database(cli.db) as db:
         record = load_session(db, "s")
@@ -107,16 +126,18 @@ def test_questions_are_those_of_algorithm_1(cli, truth, tmp_path):
     assert {frozenset(f"images/{v:04d}.png" for v in c) for c in expected} == partition(done.json)
 
 
-def test_kill_and_resume_repeat_no_finished_call(any_cli, truth, tmp_path):
+@policies
+def test_kill_and_resume_repeat_no_finished_call(any_cli, truth, tmp_path, policy):
     cli = any_cli
     folder = truth.write(tmp_path / "c")
-    truth.noise = 1.2
-    whole = cli(*run(folder, truth, "whole")).json
+    truth.noise, truth.error = 1.2, 0.05
+    whole = cli(*run(folder, truth, "whole", policy)).json
+    questions = traced(cli, "whole")
     truth.latency = 0.02
     calls, rng = len(truth.asked), random.Random(5)
     truth.asked.clear()
     finished: set[str] = set()
-    process = cli.start(*run(folder, truth))
+    process = cli.start(*run(folder, truth, policy=policy))
     kills = 0
     while True:
         target = len(truth.asked) + rng.randint(5, calls // 4)
@@ -139,7 +160,8 @@ def test_kill_and_resume_repeat_no_finished_call(any_cli, truth, tmp_path):
     repeated = Counter(key for _, key in truth.asked)
     assert sum(n - 1 for n in repeated.values()) <= kills * 32  # those in flight at a kill
     result = cli("show", "s", "--json").json
-    assert result["status"] == "done" and partition(result) == partition(whole)
+    assert result["status"] == "done" and result["clusters"] == whole["clusters"]
+    assert traced(cli, "s") == questions
 
 
 def test_faults_are_survived_and_the_key_is_in_no_file(cli, truth, tmp_path):
@@ -174,14 +196,75 @@ def test_ctrl_c_pauses_and_resume_goes_on(cli, truth, tmp_path, number):
     assert max(Counter(key for _, key in truth.asked).values()) == 1  # those in flight were waited for
 
 
-def test_a_budget_of_calls_is_never_passed(cli, truth, tmp_path):
-    done = cli(*run(truth.write(tmp_path / "c"), truth), "--max-calls", 90)
+@policies
+def test_a_budget_of_calls_is_never_passed_and_leaves_a_partition(cli, truth, tmp_path, policy):
+    folder = truth.write(tmp_path / "c")
+    whole = cli(*run(folder, truth, "whole", policy)).json
+    truth.asked.clear()
+    done = cli(*run(folder, truth, policy=policy), "--max-calls", 40)
     assert done.code == 3 and "--max-calls" in done.err
+    assert done.json["clusters"] == []  # not even every item is described
+    assert "no partition yet" in cli("export", "s", "--to", tmp_path / "none.csv").err
+    done = cli("resume", "s", "--json", "--max-calls", 90)
+    assert done.code == 3
     chat = [k for k, _ in truth.asked if k != "embed"]
     assert len(chat) == 90
+    assert done.json["status"] == "paused" and sum(c["size"] for c in done.json["clusters"]) == 60
+    assert cli("export", "s", "--to", tmp_path / "so-far.csv").code == 0
+    score = cli("score", "s", "--labels", folder / "labels.csv", "--column", "kind", "--json").json
+    assert score["items"] == 60 and score["nmi"] > 0.5
     done = cli("resume", "s", "--json", "--max-calls", 10_000)
+    assert done.code == 0 and done.json["clusters"] == whole["clusters"]
+    assert max(Counter(key for _, key in truth.asked).values()) == 1
+
+
+def test_a_budget_of_money_is_never_passed(cli, truth, tmp_path):
+    """Every call of this endpoint counts 90 + 10 tokens, an embedding 1."""
+    prices = tmp_path / "prices.yaml"
+    prices.write_text("prices: {truth: {input: 10, output: 10}}\n")  # 0.001 USD a call
+    folder = truth.write(tmp_path / "c")
+    done = cli(*run(folder, truth), "--max-cost", 0.1, PARTITA_PRICES=str(prices))
+    assert done.code == 3 and "--max-cost" in done.err
+    chat = [k for k, _ in truth.asked if k != "embed"]
+    assert len(chat) == 99  # and 60 embeddings of 0.00001 USD
+    assert sum(c["size"] for c in done.json["clusters"]) == 60
+    done = cli("resume", "s", "--json", "--max-cost", 1, PARTITA_PRICES=str(prices))
     assert done.code == 0 and len(done.json["clusters"]) == 5
     assert max(Counter(key for _, key in truth.asked).values()) == 1
+
+
+def test_a_model_without_a_price_is_taken_for_a_dear_one(cli, truth, tmp_path):
+    done = cli(*run(truth.write(tmp_path / "c"), truth), "--max-cost", 0.01)
+    assert done.code == 3 and "no price of truth is known" in done.err and "prices.yaml" in done.err
+    assert 0 < len(truth.asked) < 60
+
+
+def test_several_candidates_in_a_call(cli, truth, tmp_path):
+    folder = truth.write(tmp_path / "c")
+    done = cli(*run(folder, truth), "--candidates", 4)
+    assert done.code == 0, done.err
+    assert len(done.json["clusters"]) == 5
+    rows = [json.loads(row) for row in cli("trace", "s", "--json", "--kind", "membership").out.splitlines()]
+    assert max(len(row["candidates"]) for row in rows) == 4 and len(rows) < 45
+    for row in rows:
+        assert len(row["conclusion"].split()) == len(row["candidates"])
+        asked = [d["item"] for d in row["decisions"][: len(row["candidates"])]]
+        assert asked == row["candidates"]
+    one = cli(*run(folder, truth, "p", "paper"), "--candidates", 4)
+    assert one.code == 2 and "paper" in one.err
+
+
+def test_an_agent_that_errs(cli, tmp_path):
+    """Ten in a hundred answers are wrong, the same ones each time: the classes are found all the same."""
+    with serving(Truth(numbers(150, 4), noise=1.0, error=0.1)) as truth:
+        folder = truth.write(tmp_path / "c")
+        done = cli(*run(folder, truth))
+    assert done.code == 0, done.err
+    assert len(done.json["clusters"]) == 4
+    score = cli("score", "s", "--labels", folder / "labels.csv", "--column", "kind", "--json").json
+    assert score["nmi"] > 0.95
+    sure = [p for c in done.json["clusters"] for p in c["confidence"]]
+    assert min(sure) < 0.999 < max(sure)
 
 
 def test_two_processes_never_work_on_one_session(cli, truth, tmp_path):
