@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from inspect import signature
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import DynamicCache, LlavaConfig, LlavaForConditionalGeneration, Qwen2Config
+from transformers import DynamicCache, LlavaConfig, LlavaForConditionalGeneration, Qwen2Config, Qwen2Model
 
 from serving.llava.tower import TowerConfig
+
+_CACHE = "cache" if "cache" in signature(Qwen2Model.forward).parameters else "past_key_values"
+"""What transformers calls it; the old name warns from 5.24 on."""
 
 
 def new_model(tower: TowerConfig, text: Qwen2Config, image_token: int) -> LlavaForConditionalGeneration:
@@ -90,7 +94,7 @@ def greedy(
     live = list(range(len(rows)))
     while live:
         hidden = model.model.language_model(
-            inputs_embeds=vectors, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
+            inputs_embeds=vectors, attention_mask=mask, position_ids=positions, use_cache=True, **{_CACHE: cache}
         ).last_hidden_state[:, -1]
         chosen = model.lm_head(hidden).argmax(-1)
         keep: list[int] = []
