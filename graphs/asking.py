@@ -67,6 +67,8 @@ class Progress:
     """Units of the stage: items described, items that have a place, pairs of clusters judged (``total`` may shrink)."""
     calls: int = 0
     """Chat calls answered in this process."""
+    earlier: int = 0
+    """Those of earlier processes."""
     reused: int = 0
     """Answers taken from the ledger."""
     unknown: int = 0
@@ -112,7 +114,7 @@ class Asker:
         self._inconclusive = 0
         self._stop: BaseException | None = None
         self.progress = progress or Progress()
-        self.progress.cost = self._budget.cost
+        self.progress.cost, self.progress.earlier = self._budget.cost, self._budget.calls
 
     @property
     def stopping(self) -> BaseException | None:

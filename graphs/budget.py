@@ -78,7 +78,7 @@ class Budget:
             )
         if self.max_cost is not None and self.cost + self._held + held > self.max_cost:
             raise Paused(
-                f"the budget of {self.max_cost:g} USD does not do for another call ({self.cost:.4g} USD are spent); "
+                f"the budget of {self.max_cost:g} USD does not do for another call beside those in flight; "
                 f"`partita resume` with a larger --max-cost goes on from here"
             )
 

@@ -12,16 +12,17 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from partita.estimate import Estimate, count
 from partita.result import Result
 from partita.watch import Watch
 
 _STAGES = {
     "start": "starting the model",
-    "scan": "reading the collection",
-    "describe": "describing and embedding items",
-    "relate": "building the relational graph",
-    "traverse": "component agents: items assigned",
-    "merge": "merge agent: pairs compared",
+    "scan": "reading items",
+    "describe": "describing items",
+    "relate": "relating items",
+    "traverse": "placing items",
+    "merge": "comparing clusters",
     "done": "done",
 }
 _PLAIN_EVERY = 10.0
@@ -62,11 +63,19 @@ def progress_on(console: Console, on_named: Callable[[str], None]) -> Iterator[W
         console.print(f"session [bold]{escape(name)}[/]", highlight=False)
         on_named(name)
 
-    watch.on_scan, watch.on_named = scanned, named
+    def expected(would: Estimate) -> None:
+        shown.append(would)
+        calls, tokens, cost, taking = (f"{likely} ({low} to {high})" for _, low, likely, high in would.rows()[1:])
+        console.print(f"[dim]expected: {calls} calls, {tokens} tokens, {cost}, {taking}[/]", highlight=False)
+        for note in would.warnings():
+            console.print(f"[yellow]{escape(note)}[/]", highlight=False)
+
+    shown: list[Estimate] = []
+    watch.on_scan, watch.on_named, watch.on_expected = scanned, named, expected
     watch.on_note = lambda line: console.print(f"[yellow]{escape(line)}[/]", highlight=False)
     over = threading.Event()
     show = _show_bar if console.is_terminal else _show_lines
-    thread = threading.Thread(target=show, args=(console, watch, over), daemon=True)
+    thread = threading.Thread(target=show, args=(console, watch, shown, over), daemon=True)
     thread.start()
     try:
         yield watch
@@ -75,10 +84,15 @@ def progress_on(console: Console, on_named: Callable[[str], None]) -> Iterator[W
         thread.join()
 
 
-def _spent(watch: Watch, began: float) -> str:
+def _spent(watch: Watch, shown: list[Estimate], began: float) -> str:
     p = watch.progress
     rate = p.calls / max(time.monotonic() - began, 1e-6)
-    parts = [f"{p.calls} calls", f"{rate:.1f}/s"]
+    of = f" of ~{count(shown[0].calls.likely)}" if shown else ""
+    parts = [f"{p.earlier + p.calls}{of} calls", f"{rate:.1f}/s"]
+    if p.cost:
+        parts.append(f"{'~' if shown and not shown[0].job.price.known else ''}{p.cost:.2f} USD")
+    if p.clusters:
+        parts.append(f"{p.clusters} clusters")
     parts += [f"{n} {what}" for n, what in ((p.reused, "reused"), (p.unknown, "unknown"), (p.retries, "retries")) if n]
     return " · ".join(parts)
 
@@ -90,11 +104,11 @@ def _time_left(done: int, total: int, seconds: float) -> str:
     return f"~{left // 60}:{left % 60:02d} left"
 
 
-def _show_bar(console: Console, watch: Watch, over: threading.Event) -> None:
+def _show_bar(console: Console, watch: Watch, shown: list[Estimate], over: threading.Event) -> None:
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=12),
         MofNCompleteColumn(),
         TextColumn("{task.fields[left]}"),
         TextColumn("[dim]{task.fields[spent]}"),
@@ -114,12 +128,12 @@ def _show_bar(console: Console, watch: Watch, over: threading.Event) -> None:
                 description=_STAGES.get(stage, stage),
                 completed=p.done,
                 total=p.total or None,
-                spent=_spent(watch, began),
+                spent=_spent(watch, shown, began),
                 left=left,
             )
 
 
-def _show_lines(console: Console, watch: Watch, over: threading.Event) -> None:
+def _show_lines(console: Console, watch: Watch, shown: list[Estimate], over: threading.Event) -> None:
     began = last = time.monotonic()
     stage = "start"
     while not over.wait(0.2):
@@ -127,7 +141,7 @@ def _show_lines(console: Console, watch: Watch, over: threading.Event) -> None:
         if p.stage != stage or time.monotonic() - last > _PLAIN_EVERY:
             stage, last = p.stage, time.monotonic()
             how_far = f" {p.done}/{p.total}" if p.total else ""
-            console.print(f"{_STAGES.get(stage, stage)}{how_far} · {_spent(watch, began)}", highlight=False)
+            console.print(f"{_STAGES.get(stage, stage)}{how_far} · {_spent(watch, shown, began)}", highlight=False)
 
 
 def print_result(console: Console, result: Result) -> None:

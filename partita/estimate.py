@@ -28,8 +28,6 @@ SECONDS, CAPTION_SECONDS = 2.0, 0.3
 """Assumed for a call to a chat model, and for the embedding of a description."""
 BUILT_IN_SECONDS, BUILT_IN_BATCH, BUILT_IN_START = 0.5, 16, 5.0
 """The built-in model: its card has 0.25 s for an answer alone and 0.7 s for a batch of 16, the most that it takes."""
-WINDOW = 64
-"""Questions that policy evidence has outstanding at most (docs/design/evidence.md)."""
 AGENTS = 4
 """Component agents that work side by side under policy paper, one question each: the graphs in the built-in model's
 card have 3 to 5 components. At best each call in flight has an agent, at worst there is one."""
@@ -214,6 +212,11 @@ class Estimate:
             notes.append("tokens and time: assumed; no call of this model is in this database yet")
         return notes + list(job.remarks) + [self._said(budget) for budget in self.budgets]
 
+    def warnings(self) -> list[str]:
+        """What to know before anything is spent: prices that are assumed, if a limit rests on them; limits too low."""
+        assumed = list(self.job.remarks) if self.job.max_cost is not None else []
+        return assumed + [self._said(budget) for budget in self.budgets if budget.verdict != "enough"]
+
     def lines(self) -> list[str]:
         """All of it in a few lines for people."""
         return [f"{what}: {likely} ({low} to {high})" for what, low, likely, high in self.rows()] + self.notes()
@@ -353,7 +356,7 @@ def _time(job: Job, counts: Mapping[str, Span], calls: Mapping[str, _Call]) -> S
     if job.policy == "paper":  # an agent has one question outstanding, and there is one merge agent
         seconds += busy["membership"].times(Span(1 / slots, 1 / min(slots, AGENTS), 1)) + busy["merge"]
     else:
-        seconds += (busy["membership"] + busy["merge"]).times(1 / min(slots, WINDOW)).times(_TAIL)
+        seconds += (busy["membership"] + busy["merge"]).times(1 / slots).times(_TAIL)
     return seconds + _fixed(BUILT_IN_START) if job.built_in else seconds
 
 

@@ -24,6 +24,7 @@ from graphs.budget import Budget, Cost
 from graphs.scheduling import window_for
 from graphs.session import GRAPH, SessionContext, run_session
 from partita.endpoints import Connection, check_built_in, connect
+from partita.expected import expected, measured
 from partita.gallery import Gallery
 from partita.prices import Prices, load_prices
 from partita.settings import Parameters, make_parameters
@@ -201,9 +202,10 @@ async def _work(
         seconds = {k: round(record.seconds.get(k, 0.0) + spent.get(k, 0.0), 3) for k in STAGES}
         update_session(db, record.id, seconds=seconds)
 
-    if limits.max_cost is not None and watch.on_note:
-        for remark in _unknown_prices(limits.prices, p):
-            watch.on_note(remark)
+    if watch.on_expected:
+        took = await asyncio.to_thread(measured, db, p)
+        would = partial(expected, max_calls=limits.max_calls, max_cost=limits.max_cost)
+        watch.on_expected(await asyncio.to_thread(would, found, prompt_set, p, limits.prices, took))
     update_session(db, record.id, status="running", why=None, parameters=p.model_dump(mode="json"))
     store_seconds({})
     with Ledger(db, record.id) as ledger:
@@ -258,13 +260,6 @@ async def _work(
             said = None if why is None else str(why) or type(why).__name__
             update_session(db, record.id, status=_status(why), why=said)
     watch.progress.stage = "done"
-
-
-def _unknown_prices(prices: Prices, p: Parameters) -> Iterator[str]:
-    asked = dict.fromkeys([(p.model or "", p.endpoint), (p.embed_model or "", p.embed_endpoint or p.endpoint)])
-    for model, endpoint in asked:
-        if (remark := prices.remark(model, prices.of(model, endpoint=endpoint))) is not None:
-            yield remark
 
 
 def _cost(prices: Prices, p: Parameters) -> Cost:

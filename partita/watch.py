@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from graphs.asking import Progress
+from partita.estimate import Estimate
 
 
 @dataclass(slots=True)
@@ -17,5 +18,7 @@ class Watch:
     """Called with (files read, files)."""
     on_named: Callable[[str], None] | None = None
     """Called with the session's name as soon as it is recorded."""
+    on_expected: Callable[[Estimate], None] | None = None
+    """Called before the first call with what the session is expected to take in all."""
     on_note: Callable[[str], None] | None = None
     """Called with a line about a retry."""

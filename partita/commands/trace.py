@@ -54,6 +54,13 @@ def _print(console: Console, row: dict[str, Any]) -> None:
             f"    {'candidate' if row['representatives'] else 'item'}: {escape(', '.join(row['candidates']))}",
             highlight=False,
         )
+    for number, decision in enumerate(row["decisions"]):
+        after = "" if number < len(row.get("candidates", "1")) else " (on taking stock)"
+        about = f"{decision['item']} " if "item" in decision and (after or len(row["candidates"]) > 1) else ""
+        told = (
+            f"    {about}{decision['did']}{after}: log-odds {decision['odds']:+.1f}, settled at {decision['bound']:.1f}"
+        )
+        console.print(f"[dim]{escape(told)}[/]", highlight=False)
     said = row["reason"] or row["reply"]
     if said:
         console.print(f"    “{escape(said)}”", highlight=False)
