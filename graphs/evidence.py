@@ -25,7 +25,7 @@ from graphs.groups import TRUSTED, Group
 from graphs.likeness import Floats, Indices, Likeness, Whole
 from graphs.memberships import Memberships
 from graphs.odds import Rates, log_odds
-from graphs.pairs import Key, Pairs, bound, key_of
+from graphs.pairs import Key, Pairs, bound, key_of, stake
 from graphs.relational import WEIGHT_ONE
 
 PROBES = 24
@@ -260,7 +260,7 @@ class EvidenceSearch:
             self._unite(a, b)
             return Decision(odds, proof, "united", clusters=shown)
         if self._pairs.worth_asking(key, proof):
-            heapq.heappush(self._to_compare, (-odds, key))
+            heapq.heappush(self._to_compare, (-stake(odds, min(a.size, b.size)), key))
             return Decision(odds, proof, "open", clusters=shown)
         return Decision(odds, proof, "apart", clusters=shown)
 

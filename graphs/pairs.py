@@ -35,6 +35,11 @@ def bound(a: Group, b: Group) -> float:
     return 2.5 + math.log1p(min(a.size, b.size))
 
 
+def stake(odds: float, smaller: int) -> float:
+    """How many items would probably change their cluster if the two are compared: the largest come first."""
+    return round(smaller / (1 + math.exp(-odds)), 9)
+
+
 class Pairs:
     """What is known of each pair of clusters."""
 
@@ -98,7 +103,7 @@ class Pairs:
     def weigh(
         self, groups: Sequence[Group], beliefs: Memberships, last: bool
     ) -> tuple[list[tuple[float, Key]], list[Key]]:
-        """Take every pair's prior anew: (-log-odds, pair) of those to compare, the most likely first; those proven one.
+        """Take every pair's prior anew: (-stake, pair) of those to compare, the highest stake first; those proven one.
 
         With ``last``, pairs that nothing speaks for are compared once: each cluster with its nearest, small ones with
         all, or all with all when they are few.
@@ -131,7 +136,7 @@ class Pairs:
             if c * (c - 1) <= few:
                 rest = np.ones_like(small)
             wanted |= ((near | near.T)[i, j] | rest) & (counts.sum(axis=1) == 0)
-        compare = sorted((-float(odds[p]), keys[p]) for p in np.flatnonzero(wanted).tolist())
+        compare = sorted((-stake(float(odds[p]), int(smaller[p])), keys[p]) for p in np.flatnonzero(wanted).tolist())
         return compare, [keys[p] for p in np.flatnonzero(proven).tolist()]
 
     def _priors(self, groups: Sequence[Group], beliefs: Memberships) -> Floats:

@@ -33,9 +33,9 @@ def window_for(calls: int, concurrency: int) -> int:
     """W: enough asks to keep ``concurrency`` calls in flight while the oldest is waited for.
 
     Where few ``calls`` would ask about every item, they are not all made at once: what the first answers tell would
-    come too late for the others.
+    come too late for the others. Where they are many, one answer that takes long holds nobody up.
     """
-    return min(3 * concurrency, max(concurrency, math.ceil(calls / 10)))
+    return max(concurrency, min(3 * concurrency, math.ceil(calls / 10)), min(8 * concurrency, math.ceil(calls / 20)))
 
 
 @dataclass(slots=True)
