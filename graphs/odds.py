@@ -43,9 +43,13 @@ class Rates:
         return math.log(self.false_no / (1 - self.false_yes))
 
 
+LEAN = 34
+"""So many answers before the first are taken for counted."""
+
+
 def error_rate(wrong: float, right: float, lean: float = 1.0) -> float:
-    """An error rate from counts, as if of 34 answers before them ``lean`` had been wrong; within [0.002, 0.3]."""
-    return round(min(max((wrong + lean) / (wrong + right + 34), 0.002), 0.3), 5)
+    """An error rate from counts, as if of LEAN answers before them ``lean`` had been wrong; within [0.002, 0.3]."""
+    return round(min(max((wrong + lean) / (wrong + right + LEAN), 0.002), 0.3), 5)
 
 
 @dataclass(frozen=True, slots=True)

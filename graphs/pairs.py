@@ -12,7 +12,7 @@ from agents.conclusions import Conclusion
 from graphs.groups import Group
 from graphs.likeness import Floats
 from graphs.memberships import Memberships
-from graphs.odds import Rates, error_rate
+from graphs.odds import LEAN, Rates, error_rate
 
 NEAREST = 3
 """Each cluster is compared at least with so many."""
@@ -114,7 +114,7 @@ class Pairs:
         i, j = np.triu_indices(c, 1)
         keys = [(min(names[a], names[b]), max(names[a], names[b])) for a, b in zip(i.tolist(), j.tolist(), strict=True)]
         self.prior = dict(zip(keys, prior[i, j].tolist(), strict=True))
-        self._learn()
+        self._learn(beliefs.rates)
         counts = np.array([self.answers.get(key, (0, 0, 0)) for key in keys]).reshape(-1, 3)
         odds = prior[i, j] + counts[:, 0] * self.rates.yes + counts[:, 1] * self.rates.no
         self._apart = np.ones((c + 1, c + 1), dtype=np.bool_)
@@ -165,12 +165,18 @@ class Pairs:
         odds = (yes + yes.T) * beliefs.rates.yes + np.maximum((no + no.T) * beliefs.rates.no, -4)
         return np.asarray(np.minimum(0.7 * odds, 6), dtype=np.float64)
 
-    def _learn(self) -> None:
-        """The agent's errors in comparisons, from the pairs that are decided."""
+    def _learn(self, memberships: Rates) -> None:
+        """The agent's errors in comparisons, from the pairs that are decided and, while they are few, from memberships.
+
+        A pair that is wrongly answered YES is the last to be decided against, so comparisons alone would tell too well
+        of an agent that says YES too often.
+        """
         false_yes, right_no = 0, 0
         for key, (yes, no, _) in self.answers.items():
             if self.odds(key) < -4:
                 false_yes, right_no = false_yes + yes, right_no + no
         self.rates = Rates(
-            false_yes=error_rate(false_yes, right_no), false_no=error_rate(self._united[1], self._united[0]), hard=0.0
+            false_yes=error_rate(false_yes, right_no, LEAN * memberships.false_yes),
+            false_no=error_rate(self._united[1], self._united[0], LEAN * memberships.false_no),
+            hard=0.0,
         )
