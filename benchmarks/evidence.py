@@ -30,6 +30,7 @@ from graphs.evidence import EvidenceSearch
 from graphs.likeness import whole_vectors
 from graphs.merging import Merging
 from graphs.relational import build_graph
+from graphs.scheduling import window_for
 from graphs.traversal import Phase, Traversal
 
 
@@ -210,27 +211,32 @@ def in_flight(world: World, seed: int, calls: int, options: EvidenceSettings) ->
     return now / (busy / calls)
 
 
+def settings_for(world: World, window: int, doubt: float) -> EvidenceSettings:
+    """The search's settings for a world."""
+    return EvidenceSettings(window=window or window_for(world.items, 32), doubt=doubt)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--worlds", default="", help="'bars', or a part of the names of the worlds")
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--rivals", action="store_true", help="paper, K-means and HDBSCAN too")
-    parser.add_argument("--window", type=int, default=EvidenceSettings().window)
+    parser.add_argument("--window", type=int, default=0, help="0: as a session with 32 calls in flight chooses it")
     parser.add_argument("--doubt", type=float, default=EvidenceSettings().doubt)
     parser.add_argument("--in-flight", type=int, default=0, metavar="CALLS")
     a = parser.parse_args()
     seeds = [int(s) for s in a.seeds.split(",")]
-    options = EvidenceSettings(window=a.window, doubt=a.doubt)
     worlds = BARS if a.worlds == "bars" else {n: w for n, w in WORLDS.items() if a.worlds in n}
     if a.in_flight:
         for name, world in worlds.items():
+            options = settings_for(world, a.window, a.doubt)
             times = [in_flight(world, s, a.in_flight, options) for s in seeds]
             print(f"{name:20s} wall time / (answer times / {a.in_flight}): {' '.join(f'{t:.3f}' for t in times)}")
         return
     print("| world | policy | NMI, mean (least) | questions per item, mean (most) | clusters | ms per answer |")
     print("|---|---|---|---|---|---|", flush=True)
     for name, world in worlds.items():
-        for policy, run in policies(world, options, a.rivals):
+        for policy, run in policies(world, settings_for(world, a.window, a.doubt), a.rivals):
             scores, spent, found, took = [], [], [], []
             for seed in seeds:
                 kinds, embeddings = world.collection(seed)

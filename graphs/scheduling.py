@@ -27,14 +27,18 @@ from storage.ledger import Answer
 
 ROUND = 32
 """Answers taken in one superstep, at most."""
+USUAL = 32
+"""Calls in flight, if nothing else is said (CONTRACT 3)."""
 
 
 def window_for(calls: int, concurrency: int) -> int:
     """W: enough asks to keep ``concurrency`` calls in flight while the oldest is waited for.
 
     Where few ``calls`` would ask about every item, they are not all made at once: what the first answers tell would
-    come too late for the others. Where they are many, one answer that takes long holds nobody up.
+    come too late for the others. Where they are many, one answer that takes long holds nobody up. W decides what is
+    asked, so it is the same for every ``concurrency`` up to the default of USUAL.
     """
+    concurrency = max(concurrency, USUAL)
     return max(concurrency, min(3 * concurrency, math.ceil(calls / 10)), min(8 * concurrency, math.ceil(calls / 20)))
 
 

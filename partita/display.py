@@ -66,7 +66,8 @@ def progress_on(console: Console, on_named: Callable[[str], None]) -> Iterator[W
     def expected(would: Estimate) -> None:
         shown.append(would)
         calls, tokens, cost, taking = (f"{likely} ({low} to {high})" for _, low, likely, high in would.rows()[1:])
-        console.print(f"[dim]expected: {calls} calls, {tokens} tokens, {cost}, {taking}[/]", highlight=False)
+        price = "" if would.job.price.known else " at an assumed price"
+        console.print(f"[dim]expected: {calls} calls, {tokens} tokens, {cost}{price}, {taking}[/]", highlight=False)
         for note in would.warnings():
             console.print(f"[yellow]{escape(note)}[/]", highlight=False)
 

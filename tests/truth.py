@@ -9,6 +9,7 @@ import asyncio
 import base64
 import hashlib
 import io
+import random
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -41,6 +42,8 @@ class Truth:
     error: float = 0.0
     """Share of wrong answers; the same question always gets the same answer."""
     latency: float = 0.0
+    jitter: float = 0.0
+    """Share of the latency by which it may be longer or shorter."""
     fault: Callable[[int], str | None] = lambda served: None
     """Fault for the n-th request: an HTTP status, "html", "half", "silence" or "vague"."""
     key: str | None = None
@@ -125,7 +128,7 @@ class Truth:
         if (no := self._refused(request)) is not None:
             return no
         body = await request.json()
-        await asyncio.sleep(self.latency)
+        await asyncio.sleep(self.latency * (1 + self.jitter * random.uniform(-1, 1)))
         fault = await self._fault()
         if isinstance(fault, web.StreamResponse):
             return fault
@@ -148,7 +151,7 @@ class Truth:
         if (no := self._refused(request)) is not None:
             return no
         body = await request.json()
-        await asyncio.sleep(self.latency)
+        await asyncio.sleep(self.latency * (1 + self.jitter * random.uniform(-1, 1)))
         fault = await self._fault()
         if isinstance(fault, web.StreamResponse):
             return fault

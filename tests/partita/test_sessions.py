@@ -254,6 +254,17 @@ def test_several_candidates_in_a_call(cli, truth, tmp_path):
     assert one.code == 2 and "paper" in one.err
 
 
+def test_timing_and_concurrency_change_nothing(cli, tmp_path):
+    """Answers are applied in the order of asking, however they come: the same questions, decisions and partition."""
+    with serving(Truth(numbers(80, 5), noise=1.2, error=0.05)) as truth:
+        folder = truth.write(tmp_path / "c")
+        first = cli(*run(folder, truth, "first"), "--concurrency", 1).json
+        truth.latency, truth.jitter = 0.02, 1.0
+        second = cli(*run(folder, truth, "second")).json
+        assert second["clusters"] == first["clusters"]
+        assert traced(cli, "second") == traced(cli, "first")
+
+
 def test_an_agent_that_errs(cli, tmp_path):
     """Ten in a hundred answers are wrong, the same ones each time: the classes are found all the same."""
     with serving(Truth(numbers(150, 4), noise=1.0, error=0.1)) as truth:
