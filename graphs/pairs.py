@@ -114,7 +114,7 @@ class Pairs:
         i, j = np.triu_indices(c, 1)
         keys = [(min(names[a], names[b]), max(names[a], names[b])) for a, b in zip(i.tolist(), j.tolist(), strict=True)]
         self.prior = dict(zip(keys, prior[i, j].tolist(), strict=True))
-        self._learn(beliefs.rates)
+        self._learn(beliefs)
         counts = np.array([self.answers.get(key, (0, 0, 0)) for key in keys]).reshape(-1, 3)
         odds = prior[i, j] + counts[:, 0] * self.rates.yes + counts[:, 1] * self.rates.no
         self._apart = np.ones((c + 1, c + 1), dtype=np.bool_)
@@ -165,18 +165,22 @@ class Pairs:
         odds = (yes + yes.T) * beliefs.rates.yes + np.maximum((no + no.T) * beliefs.rates.no, -4)
         return np.asarray(np.minimum(0.7 * odds, 6), dtype=np.float64)
 
-    def _learn(self, memberships: Rates) -> None:
-        """The agent's errors in comparisons, from the pairs that are decided and, while they are few, from memberships.
+    def _learn(self, beliefs: Memberships) -> None:
+        """The agent's errors in comparisons, from the pairs that are decided.
 
         A pair that is wrongly answered YES is the last to be decided against, so comparisons alone would tell too well
-        of an agent that says YES too often.
+        of an agent that says YES too often: before them stands its rate in memberships, the more so the more of these
+        there are (early on, a YES at another part of an item's own class passes for an error).
         """
+        usual = 1 / LEAN
+        told = min(1.0, int(beliefs.yes.sum() + beliefs.no.sum()) / max(beliefs.items, 1))
+        lean = LEAN * usual ** (1 - told) * beliefs.rates.false_yes**told
         false_yes, right_no = 0, 0
         for key, (yes, no, _) in self.answers.items():
             if self.odds(key) < -4:
                 false_yes, right_no = false_yes + yes, right_no + no
         self.rates = Rates(
-            false_yes=error_rate(false_yes, right_no, LEAN * memberships.false_yes),
-            false_no=error_rate(self._united[1], self._united[0], LEAN * memberships.false_no),
+            false_yes=error_rate(false_yes, right_no, lean),
+            false_no=error_rate(self._united[1], self._united[0]),
             hard=0.0,
         )
