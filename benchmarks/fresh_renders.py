@@ -2,8 +2,7 @@
 
     python benchmarks/fresh_renders.py --seed 31337 --count 200
 
-Prints for each criterion NMI (number of clusters found, not given), clusters, questions per item and seconds, under
-policy `paper`.
+Prints for each criterion NMI (number of clusters found, not given), clusters, questions per item and seconds.
 """
 
 from __future__ import annotations
@@ -24,14 +23,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--seed", type=int, default=31337)
     parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--policy", default="evidence", choices=["evidence", "paper"])
     asked = parser.parse_args()
     print("images  criterion  NMI     clusters  classes  questions/item  seconds")
     with tempfile.TemporaryDirectory() as folder:
         for kind in ("cards", "fruit"):
             collection, labels = disguised(Path(folder), kind, asked.count, asked.seed)
             for criterion in CRITERIA_OF[kind]:
-                result = cluster(collection, criterion, session=criterion, db=f"sqlite:///{folder}/partita.db")
-                score = Session(criterion, f"sqlite:///{folder}/partita.db").score(labels, criterion)
+                db = f"sqlite:///{folder}/partita.db"
+                result = cluster(collection, criterion, session=criterion, db=db, policy=asked.policy)
+                score = Session(criterion, db).score(labels, criterion)
                 print(
                     f"{kind:7} {criterion:10} {score.nmi:.4f}  {score.clusters:8}  {score.classes:7}  "
                     f"{result.calls_per_item:14.2f}  {sum(result.seconds.values()):7.1f}"
