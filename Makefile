@@ -8,7 +8,7 @@ DEMO := demo
 # The demo is the built-in model's, and the tests make their own settings: yours stay out of both.
 unexport PARTITA_DB PARTITA_ENDPOINT PARTITA_MODEL PARTITA_API_KEY OPENAI_API_KEY
 
-.PHONY: demo test check mini clean
+.PHONY: demo test check mini bench clean
 
 $(BIN)/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Partita needs Python 3.11 or newer; set PYTHON=python3.11")'
@@ -37,6 +37,16 @@ check: $(VENV)/.dev  ## lint, types, import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: $(VENV)/.dev  ## every figure of docs/benchmarks.md and its plots, about ten minutes on two quiet cores
+	mkdir -p build/bench
+	$(BIN)/python -m benchmarks.machine --json build/bench/machine.json
+	$(BIN)/python -m benchmarks.client --calls 600 --rounds 2 --json build/bench/client.json
+	$(BIN)/python -m benchmarks.assessments --json build/bench/assessments.json
+	$(BIN)/python -m benchmarks.utilisation --json build/bench/utilisation.json
+	$(BIN)/python -m benchmarks.graph --json build/bench/graph.json
+	$(BIN)/python -m benchmarks.search --json build/bench/search.json
+	$(BIN)/python -m benchmarks.report
 
 mini: $(VENV)/.dev  ## train partita-mini from nothing, stage by stage; goes on where it was stopped
 	$(BIN)/python -m training.mini --out runs/mini
