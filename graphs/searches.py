@@ -4,35 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
 
 from graphs import component, merge
 from graphs.asks import EvidenceSettings
+from graphs.context import SessionContext
 from graphs.evidence import EvidenceSearch
 from graphs.merging import Merging
 from graphs.paper import PaperMerger, PaperWalk
 from graphs.partition import Found
 from graphs.scheduling import EvidenceMerger, EvidenceWalk, Scheduler
 from graphs.traversal import Cluster, Phase, Traversal
-
-if TYPE_CHECKING:
-    from graphs.session import SessionContext
-
-
-class Policy(Protocol):
-    """A search for the clusters of a session."""
-
-    async def traverse(self) -> int:
-        """Run the component agents; the number of clusters that they found."""
-        ...
-
-    async def unite(self) -> int:
-        """Run what is left to the merge agent; the number of clusters that are left."""
-        ...
-
-    def found(self) -> tuple[list[Found], dict[int, float] | None]:
-        """The clusters as they stand, and how sure each node's place is, where that is known."""
-        ...
 
 
 class PaperPolicy:

@@ -21,8 +21,9 @@ from agents.prompt_sets import PromptSet, choose_prompt_set
 from agents.questions import Sampling
 from graphs.asking import Asker
 from graphs.budget import Budget, Cost
+from graphs.context import SessionContext
 from graphs.scheduling import window_for
-from graphs.session import GRAPH, SessionContext, run_session
+from graphs.session import GRAPH, run_session
 from partita.endpoints import Connection, check_built_in, connect
 from partita.expected import expected, measured
 from partita.gallery import Gallery

@@ -116,8 +116,14 @@ def make_parameters(given: Mapping[str, Any], base: Parameters | None = None) ->
     """
     values = base.model_dump() if base else {}
     values |= {k: v for k, v in given.items() if v is not None}
-    if values.get("threshold") == "auto":
-        values |= {"threshold": None, "calibrate": True}
+    match values.get("threshold"):
+        case "auto":
+            values |= {"threshold": None, "calibrate": True}
+        case str(text):
+            try:
+                values["threshold"] = float(text)
+            except ValueError:
+                raise UsageError(f"--threshold {text}: give a number between 0 and 1, or 'auto'") from None
     try:
         return Parameters.model_validate(values)
     except ValidationError as e:

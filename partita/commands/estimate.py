@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,7 @@ from partita.display import output
 from partita.endpoints import check_built_in
 from partita.estimate import Estimate
 from partita.expected import expected, measured
-from partita.prices import find_prices
-from partita.settings import Parameters, make_parameters, read_environment
+from partita.settings import Parameters, make_parameters
 from storage.database import open_database
 from storage.errors import UsageError
 from storage.items import Collection, scan
@@ -30,55 +28,28 @@ from storage.spend import Usual
 
 @click.command("estimate")
 @click.argument("collection", type=click.Path(path_type=Path))
-@click.option("--by", "criterion", required=True, metavar="CRITERION", help="What to cluster by, in words.")
+@options.criterion
 @options.database
-@click.option(
-    "--endpoint",
-    envvar="PARTITA_ENDPOINT",
-    metavar="URL",
-    help="Base URL of the chat model; it is not asked.  [default: embedded]",
-)
-@click.option("--model", envvar="PARTITA_MODEL", metavar="NAME", help="Model whose price and measurements hold.")
-@click.option("--embed-endpoint", metavar="URL", help="Where embeddings come from.  [default: the chat endpoint]")
-@click.option("--embed-model", metavar="NAME", help="Model that embeds.  [default: the chat model]")
-@click.option(
-    "--embed-mode", type=click.Choice(["native", "caption"]), help="As for run.  [default: native if embedded]"
-)
-@click.option("--prompts", metavar="FILE|NAME", help="Prompt set.  [default: the one that matches the criterion]")
-@click.option("--policy", type=click.Choice(["evidence", "paper"]), help="How the search is done.  [default: evidence]")
-@click.option("--representatives", type=int, metavar="K", help="Members that stand for a cluster.  [default: 3]")
-@click.option("--candidates", type=int, metavar="B", help="Candidates in one membership call.  [default: 1]")
-@click.option("--longest-side", type=int, metavar="PIXELS", help="Images are sent at most this large.  [default: 768]")
-@click.option("--concurrency", type=int, help="Calls in flight.  [default: 32]")
-@click.option("--max-calls", type=click.IntRange(min=0), metavar="N", help="Would this many chat calls do?")
-@click.option("--max-cost", type=click.FloatRange(min=0), metavar="X", help="Would this much money (USD) do?")
-@click.option(
-    "--prices",
-    "named_prices",
-    metavar="FILE",
-    help="Your own table of prices.  [default: ~/.config/partita/prices.yaml]",
-)
+@options.asking
+@options.working
 @options.as_json
 def command(collection: Path, criterion: str, db: str, prompts: str | None, max_calls: int | None,
-            max_cost: float | None, named_prices: str | None, as_json: bool, **given: Any) -> None:  # fmt: skip
+            max_cost: float | None, as_json: bool, **given: Any) -> None:  # fmt: skip
     """Say what clustering COLLECTION by a criterion would take: calls, tokens, cost and time.
 
-    Reads the collection as `run` does. Asks no endpoint and begins no session. Tokens and time are those of earlier
-    calls of the model in this database; without any they are assumed.
+    Takes the options of `run` and reads the collection as it does. Asks no endpoint and begins no session. Tokens and
+    time are those of earlier calls of the model in this database; without any they are assumed.
     """
     parameters = make_parameters(given)
     criterion = criterion.strip()
     if not criterion:
         raise UsageError("--by: the criterion is empty; say in words what to cluster by, e.g. --by suit")
-    if max_cost is not None and not math.isfinite(max_cost):
-        raise UsageError(f"--max-cost {max_cost}: give an amount in USD, or leave it out")
+    limits = options.limits(max_calls, max_cost)
     prompt_set = choose_prompt_set(criterion, prompts)
     check_built_in(parameters, criterion)
-    environment = read_environment()
-    prices = find_prices(named_prices or environment.prices, environment.config_home)
     took = _measured(db, parameters)
     found = _scanned(collection)
-    would = expected(found, prompt_set, parameters, prices, took, max_calls=max_calls, max_cost=max_cost)
+    would = expected(found, prompt_set, parameters, limits.prices, took, max_calls=max_calls, max_cost=max_cost)
     if as_json:
         options.print_json(would.to_json())
     else:

@@ -28,6 +28,10 @@ database = click.option(
 as_json = click.option(
     "--json", "as_json", is_flag=True, help="The last line on stdout is one JSON object; progress goes to stderr."
 )
+criterion = click.option(
+    "--by", "criterion", required=True, metavar="CRITERION",
+    help='What to cluster by, in words: "suit", "pose of the head".',
+)  # fmt: skip
 session = click.argument("session", metavar="SESSION")
 
 
@@ -38,6 +42,59 @@ def limits(max_calls: int | None, max_cost: float | None) -> Limits:
 
     environment = read_environment()
     return Limits(max_calls, max_cost, find_prices(environment.prices, environment.config_home))
+
+
+def asking(command: F) -> F:
+    """Options that say whom to ask, and how."""
+    for option in reversed(
+        (
+            click.option(
+                "--endpoint",
+                envvar="PARTITA_ENDPOINT",
+                metavar="URL",
+                help="OpenAI-compatible base URL of the chat model.  [default: embedded]",
+            ),
+            click.option(
+                "--model", envvar="PARTITA_MODEL", metavar="NAME", help="Model at the endpoint.  [default: its first]"
+            ),
+            click.option(
+                "--embed-endpoint", metavar="URL", help="Where embeddings come from.  [default: the chat endpoint]"
+            ),
+            click.option("--embed-model", metavar="NAME", help="Model that embeds.  [default: the chat model]"),
+            click.option(
+                "--embed-mode",
+                type=click.Choice(["native", "caption"]),
+                help="native: chat-form embeddings; caption: of the description.  [default: native if embedded]",
+            ),
+            click.option(
+                "--prompts", metavar="FILE|NAME", help="Prompt set.  [default: the one that matches the criterion]"
+            ),
+            click.option(
+                "--policy",
+                type=click.Choice(["evidence", "paper"]),
+                help="How the search is done.  [default: evidence]",
+            ),
+            click.option(
+                "--representatives", type=int, metavar="K", help="Members that stand for a cluster.  [default: 3]"
+            ),
+            click.option("--candidates", type=int, metavar="B", help="Candidates in one call.  [default: 1]"),
+            click.option(
+                "--longest-side",
+                type=int,
+                metavar="PIXELS",
+                help="Images are sent at most this large.  [default: 768]",
+            ),
+            click.option(
+                "--threshold",
+                metavar="τ",
+                help="Least edge weight, or 'auto'.  [default: the embedder's own, otherwise auto]",
+            ),
+            click.option("--max-tokens", type=int, metavar="N", help="Longest reply.  [default: 2048]"),
+            click.option("--seed", type=int, help="[default: 0]"),
+        )
+    ):
+        command = option(command)
+    return command
 
 
 def working(command: F) -> F:
