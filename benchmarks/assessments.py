@@ -57,7 +57,7 @@ BY = "kind"
 IN_FLIGHT = 32
 SEED = 1
 ERROR = 0.03
-RUNS = "evidence:sqlite:590:0.2 evidence:sqlite:6400:0.05 paper:sqlite:640:0.05 evidence:postgresql:590:0.2"
+RUNS = "evidence:sqlite:590:0.2 evidence:sqlite:6400:0.05 paper:sqlite:640:0.02 evidence:postgresql:590:0.2"
 """About 1,000 assessments, and 10,000."""
 THREADS = {"MainThread": "main", "the ledger": "ledger", "the checkpointer": "checkpoints"}
 """Threads by name, and what they do. What is left is other threads': the linear algebra's, mostly."""

@@ -70,7 +70,7 @@ def search_table(rows: Rows) -> str:
         own = [r for r in rows if (r["error"], r["method"]) == (error, method)]
         asked = np.mean([r["questions_per_item"] for r in own])
         given = "given" if method == "K-means" else "found"
-        found = ", ".join(f"{r['clusters']} of {r['classes']}" for r in own)
+        found = ", ".join(f"{r['clusters']}" for r in own) + f" of {own[0]['classes']}"
         nmi, ari = (f"{np.mean([r[what] for r in own]):.3f}" for what in ("nmi", "ari"))
         out.append((f"{error:.0%}", METHODS[method], nmi, ari, f"{asked:.2f}" if asked else "none", f"{found} {given}"))
     return table(("wrong answers", "method", "NMI", "ARI", "questions per item", "clusters"), out)
@@ -92,8 +92,8 @@ def utilisation_table(rows: Rows) -> str:
         head,
         (
             (
-                r["what"], f"{r['items']:,}", f"{r['error']:.0%}", f"{r['questions']:,}", r["answer_seconds"],
-                r["wall_seconds"], f"**{r['ratio']:.2f}**", f"{r['nmi']:.3f}",
+                r["what"], f"{r['items']:,} {r['shown']}", f"{r['error']:.0%}", f"{r['questions']:,}",
+                r["answer_seconds"], r["wall_seconds"], f"**{r['ratio']:.2f}**", f"{r['nmi']:.3f}",
                 f"{r['clusters']} of {r['classes']} found",
             )
             for r in rows
@@ -176,17 +176,17 @@ def search_plot(rows: Rows) -> Figure:
 
 
 def utilisation_plot(rows: Rows) -> Figure:
-    figure, axes = plt.subplots(figsize=(8, 0.5 * len(rows) + 1.2))
-    names = [f"{r['what']}, {r['error']:.0%} wrong" for r in rows]
+    figure, axes = plt.subplots(figsize=(8, 0.6 * len(rows) + 1.2))
+    names = [f"{r['what'].split(',')[0]}\n{r['items']:,} {r['shown']}, {r['error']:.0%} wrong" for r in rows]
     colors = [next(str(look["color"]) for name, look in LOOKS.items() if r["what"].startswith(name)) for r in rows]
-    _bars(axes, names, [r["ratio"] for r in rows], colors, "{:.2f}")
-    axes.axvline(1.25, color="#333333", linestyle="--", linewidth=1)
+    most = 1.7 * max(r["ratio"] for r in rows)
     axes.set_xscale("log")
-    axes.set_xlim(0.8, 1.6 * max(r["ratio"] for r in rows))
-    ticks = [t for t in (1, 1.25, 2, 4, 8, 16, 32) if t <= 1.6 * max(r["ratio"] for r in rows)]
+    axes.set_xlim(0.8, most)
+    ticks = [t for t in (1, 2, 4, 8, 16, 32) if t <= most]
     axes.set_xticks(ticks, [f"{t:g}" for t in ticks])
     axes.minorticks_off()
-    axes.set_xlabel("wall time / (sum of answer times / calls in flight)")
+    _bars(axes, names, [r["ratio"] for r in rows], colors, "{:.2f}", bar=1.25)
+    axes.set_xlabel("wall time / least possible (dashed: the bar)")
     figure.tight_layout()
     return figure
 
@@ -201,11 +201,11 @@ def cpu_plot(rows: Rows) -> Figure:
         axes.barh(2.4 * i + 1, r["bare_cpu_ms"], color="#ffffff", edgecolor="#333333", height=0.85,
                   label=None if i else "bare loop, same rows")  # fmt: skip
     axes.axvline(2, color="#333333", linestyle="--", linewidth=1)
-    names = [f"{r['policy']}, {r['database']}\n{r['assessments']:,}, {1000 * r['latency']:.0f} ms" for r in rows]
+    names = [f"{r['policy']}, {r['database']}\n{r['assessments']:,} of {1000 * r['latency']:.0f} ms" for r in rows]
     axes.set_yticks([2.4 * i + 0.5 for i in range(len(rows))], names, fontsize=11)
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
-    axes.set_xlabel("processor time of an assessment, ms")
+    axes.set_xlabel("processor time of an assessment, ms (dashed: the bar)")
     figure.legend(*axes.get_legend_handles_labels(), loc="upper center", ncols=3, fontsize=11)
     figure.tight_layout(rect=(0, 0, 1, 1 - 0.65 / figure.get_figheight()))
     return figure
@@ -214,10 +214,9 @@ def cpu_plot(rows: Rows) -> Figure:
 def bytes_plot(rows: Rows) -> Figure:
     figure, axes = plt.subplots(figsize=(8, 0.5 * len(rows) + 1.2))
     names = [f"{r['policy']}, {r['database']}, {r['assessments']:,}" for r in rows]
-    _bars(axes, names, [r["bytes"] for r in rows], [str(LOOKS[r["policy"]]["color"]) for r in rows], "{:,.0f}")
-    axes.axvline(3000, color="#333333", linestyle="--", linewidth=1)
+    _bars(axes, names, [r["bytes"] for r in rows], [str(LOOKS[r["policy"]]["color"]) for r in rows], "{:,.0f}", 3000)
     axes.set_xlim(0, 3200)
-    axes.set_xlabel("bytes on disk of an assessment")
+    axes.set_xlabel("bytes on disk of an assessment (dashed: the bar)")
     figure.tight_layout()
     return figure
 
@@ -241,10 +240,14 @@ def graph_plot(rows: Rows) -> Figure:
     return figure
 
 
-def _bars(axes: Axes, names: list[str], values: list[float], colors: list[str], form: str) -> None:
+def _bars(axes: Axes, names: list[str], values: list[float], colors: list[str], form: str, bar: float) -> None:
+    """Horizontal bars with their values, and a dashed line where they should end."""
+    axes.axvline(bar, color="#333333", linestyle="--", linewidth=1)
     bars = axes.barh(range(len(names)), values, color=colors, height=0.7)
-    axes.bar_label(bars, [form.format(v) for v in values], padding=4)
-    axes.set_yticks(range(len(names)), names)
+    said = axes.bar_label(bars, [form.format(v) for v in values], padding=4)
+    for text in said:
+        text.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 1})
+    axes.set_yticks(range(len(names)), names, fontsize=11)
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
 

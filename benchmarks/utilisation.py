@@ -42,14 +42,15 @@ def whole(embeddings: np.ndarray) -> float:
     raise AssertionError("these embeddings fall apart")
 
 
-def busy(world: World, endpoint: Served, what: str, search: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def busy(world: World, endpoint: Served, what: str, shown: str, search: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Run a search and say how busy it kept the endpoint."""
     endpoint.spent()
     outcome = search()
     answers = endpoint.seconds()
     kinds, _ = world.collection(SEED)
     return {
-        "what": what, "items": world.items, "error": world.error, "seed": SEED, "questions": outcome["questions"],
+        "what": what, "items": world.items, "shown": shown, "error": world.error, "seed": SEED,
+        "questions": outcome["questions"],
         "answer_seconds": round(answers, 2), "wall_seconds": round(outcome["seconds"], 2),
         "ratio": round(outcome["seconds"] / (answers / IN_FLIGHT), 3),
         "nmi": round(float(normalized_mutual_info_score(kinds, outcome["label"])), 4),
@@ -67,7 +68,7 @@ def one_component(world: World, latency: float) -> dict[str, Any]:
         def search() -> dict[str, Any]:
             return session(pictures, world.items, "evidence", endpoint.url, folder, threshold=threshold)
 
-        return busy(world, endpoint, "evidence, pictures in one component", search)
+        return busy(world, endpoint, "evidence, one component", "pictures", search)
 
 
 def beside(world: World, latency: float) -> list[dict[str, Any]]:
@@ -81,7 +82,7 @@ def beside(world: World, latency: float) -> list[dict[str, Any]]:
             "paper": lambda: session(texts, world.items, "paper", endpoint.url, folder),
             "lock-step listing": lambda: listing(embeddings, endpoint.url),
         }
-        return [busy(world, endpoint, f"{what}, texts", search) for what, search in searches.items()]
+        return [busy(world, endpoint, what, "texts", search) for what, search in searches.items()]
 
 
 def main() -> None:
@@ -111,8 +112,9 @@ def main() -> None:
 
 def _line(row: dict[str, Any]) -> str:
     return (
-        f"| {row['what']} | {row['items']} | {row['error']:.0%} | {row['questions']} | {row['answer_seconds']} | "
-        f"{row['wall_seconds']} | {row['ratio']} | {row['nmi']} | {row['clusters']}/{row['classes']} |"
+        f"| {row['what']} | {row['items']} {row['shown']} | {row['error']:.0%} | {row['questions']} | "
+        f"{row['answer_seconds']} | {row['wall_seconds']} | {row['ratio']} | {row['nmi']} | "
+        f"{row['clusters']}/{row['classes']} |"
     )
 
 
