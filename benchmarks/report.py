@@ -152,6 +152,12 @@ def graph_table(rows: Rows) -> str:
     )  # fmt: skip
 
 
+def verdict(measured: dict[str, float], bar: float, form: str) -> str:
+    """Whether a bar was kept in this run, and by whom it wasn't."""
+    missed = [f"{name} ({form.format(value)})" for name, value in measured.items() if value > bar]
+    return f"Missed in this run: {'; '.join(missed)}." if missed else "Kept in this run."
+
+
 # -- plots ------------------------------------------------------------------------------------------------------------
 
 
@@ -259,6 +265,8 @@ def page(figures: dict[str, Any]) -> str:
     """The page's text."""
     on, search, used = figures["machine"], figures["search"], figures["utilisation"]
     assessed, client, world = figures["assessments"], figures["client"], figures["search"]["world"]
+    named = {f"`{r['policy']}`, {r['database']}, {r['assessments']:,}": r for r in assessed["rows"]}
+    pictures = {f"{r['error']:.0%} wrong": r["ratio"] for r in used["rows"] if r["shown"] == "pictures"}
     return Template(PAGE.read_text()).substitute(
         on | {"packages": ", ".join(f"{name} {number}" for name, number in on["packages"].items())},
         items=f"{world['items']:,}", classes=world["classes"], noise=world["noise"], stray=f"{world['stray']:.0%}",
@@ -266,7 +274,9 @@ def page(figures: dict[str, Any]) -> str:
         search=search_table(search["rows"]),
         in_flight=used["in_flight"], latency=f"{1000 * used['latency']:.0f}",
         utilisation=utilisation_table(used["rows"]), utilisation_seed=used["rows"][0]["seed"],
-        picture_kb=used["picture_kb"],
+        picture_kb=used["picture_kb"], busy_verdict=verdict(pictures, 1.25, "{:.2f}"),
+        cpu_verdict=verdict({name: r["cpu_ms"] for name, r in named.items()}, 2, "{:.2f} ms"),
+        bytes_verdict=verdict({name: r["bytes"] for name, r in named.items()}, 3000, "{:,.0f}"),
         assess_error=f"{assessed['error']:.0%}", assess_seed=assessed["seed"], cpu=cpu_table(assessed["rows"]),
         reply_bytes=assessed["rows"][0]["reply_bytes"], bytes=bytes_table(assessed["rows"]),
         client_calls=f"{client['calls']:,}", client_latency=f"{1000 * client['latency']:.0f}",
