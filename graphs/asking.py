@@ -105,13 +105,15 @@ class Asker:
         self.sampling = sampling
         self._gallery = gallery
         self._free = asyncio.Semaphore(concurrency)
-        self._concurrency = concurrency
+        self.concurrency = concurrency
         self._budget = budget or Budget()
         for answer in answers.values():
             self._budget.count(answer)
         self._waiting: dict[str, asyncio.Task[Answer]] = {}
         self._concluded = any(_concludes(a) for a in answers.values())
         self._inconclusive = 0
+        self._described = any(a.kind == "describe" and a.reply for a in answers.values())
+        self._withheld: list[tuple[Answer, str]] = []
         self._stop: BaseException | None = None
         self.progress = progress or Progress()
         self.progress.cost, self.progress.earlier = self._budget.cost, self._budget.calls
@@ -139,10 +141,9 @@ class Asker:
         key = question.key(self.sampling)
 
         async def call() -> Answer:
-            hashes = dict.fromkeys(h for _, h in question.items)
-            parts = {h: await self._gallery.part(h) for h in hashes}
-            async with self._budget.reserved(question.kind) as spend:
+            async with self._budget.reserved(question.kind, subject) as spend:
                 self._check_stop()
+                parts = {h: await self._gallery.part(h) for h in dict.fromkeys(h for _, h in question.items)}
                 try:
                     s = self.sampling
                     reply = await self._chat.chat(
@@ -166,7 +167,7 @@ class Asker:
                 spend(answer)
             self.progress.calls += 1
             self.progress.unknown += (conclusion or "").startswith(Conclusion.UNKNOWN)
-            await self._ledger.record(answer, question.instruction)
+            await self._keep(answer, question.instruction, rejected=bool(rejected))
             self._notice(answer)
             return answer
 
@@ -180,7 +181,7 @@ class Asker:
         key = hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
         async def call() -> Answer:
-            async with self._budget.reserved("embed") as spend:
+            async with self._budget.reserved("embed", {"item": node}) as spend:
                 self._check_stop()
                 if mode == "native":
                     parts = {h: await self._gallery.part(h) for _, h in question.items}
@@ -226,10 +227,26 @@ class Asker:
                     self.stop(e)
 
         async with asyncio.TaskGroup() as workers:
-            for _ in range(2 * self._concurrency):
+            for _ in range(2 * self.concurrency):
                 workers.create_task(worker())
         if self._stop is not None:
             raise self._stop
+
+    async def _keep(self, answer: Answer, instruction: str, *, rejected: bool) -> None:
+        """Commit an answer.
+
+        An endpoint that can describe nothing is no use, and what it rejects may well be described by another one: its
+        rejections are kept once an item has been described, and otherwise forgotten with the process.
+        """
+        if answer.kind == "describe" and not self._described:
+            if rejected:
+                self._withheld.append((answer, instruction))
+                return
+            self._described = True
+            withheld, self._withheld = self._withheld, []
+            for other, said in withheld:
+                await self._ledger.record(other, said)
+        await self._ledger.record(answer, instruction)
 
     def _check_stop(self) -> None:
         if self._stop is not None:

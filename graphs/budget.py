@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
 
 from storage.errors import Paused
 from storage.ledger import Answer
@@ -23,7 +24,8 @@ class Budget:
     """Counts what a session has spent, and refuses what would pass its bounds.
 
     Nobody knows what a call will cost before it is answered. With a bound on the cost each call in flight is therefore
-    counted as the dearest of its kind so far, and the first of each kind is made alone.
+    counted as so many items as it shows, each as dear as the dearest of its kind so far; and of a kind that is new no
+    more calls are in flight than twice those answered, so that there is something to go by.
     """
 
     def __init__(self, max_calls: int | None = None, max_cost: float | None = None, cost: Cost = nothing) -> None:
@@ -36,7 +38,9 @@ class Budget:
         """Of all calls that were answered."""
         self._held = 0.0
         self._dearest: dict[str, float] = {}
-        self._first: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._answered: Counter[str] = Counter()
+        self._in_flight: Counter[str] = Counter()
+        self._changed = asyncio.Condition()
 
     def count(self, answer: Answer) -> None:
         """Count a call of an earlier process."""
@@ -45,30 +49,35 @@ class Budget:
             self._spend(answer)
 
     @asynccontextmanager
-    async def reserved(self, kind: str) -> AsyncIterator[Callable[[Answer], None]]:
-        """Room for one call; what it gives is called with the answer.
+    async def reserved(self, kind: str, subject: Mapping[str, Any]) -> AsyncIterator[Callable[[Answer], None]]:
+        """Room for one call about ``subject``; what it gives is called with the answer.
 
         Raises:
             Paused: there is no room.
         """
-        async with AsyncExitStack() as alone:
-            if self.max_cost is not None and kind not in self._dearest:
-                await alone.enter_async_context(self._first[kind])
-                if kind in self._dearest:
-                    await alone.aclose()  # another was the first
-            held = self._dearest.get(kind, 0.0)
+        if self.max_cost is not None:
+            async with self._changed:
+                await self._changed.wait_for(lambda: self._in_flight[kind] < max(1, 2 * self._answered[kind]))
+                self._in_flight[kind] += 1
+        try:
+            dearest = self._dearest.get(kind)
+            held = self._cost(kind, 0, 0) if dearest is None else dearest * _items(subject)
             self._check(kind, held)
             self.calls += kind != "embed"
             self._held += held
-            spent: list[Answer] = []
+            answers: list[Answer] = []
             try:
-                yield spent.append
+                yield answers.append
             finally:
                 self._held -= held
-                for answer in spent:
+                self.calls -= kind != "embed" and not answers
+                for answer in answers:
                     self._spend(answer)
-                if not spent:
-                    self.calls -= kind != "embed"
+        finally:
+            if self.max_cost is not None:
+                async with self._changed:
+                    self._in_flight[kind] -= 1
+                    self._changed.notify_all()
 
     def _check(self, kind: str, held: float) -> None:
         if self.max_calls is not None and kind != "embed" and self.calls >= self.max_calls:
@@ -78,11 +87,24 @@ class Budget:
             )
         if self.max_cost is not None and self.cost + self._held + held > self.max_cost:
             raise Paused(
-                f"the budget of {self.max_cost:g} USD does not do for another call beside those in flight; "
+                f"the budget of {self.max_cost:g} USD would be passed by another call; "
                 f"`partita resume` with a larger --max-cost goes on from here"
             )
 
     def _spend(self, answer: Answer) -> None:
+        self._answered[answer.kind] += 1
+        if not answer.seconds:
+            return  # the endpoint rejected the question
         cost = self._cost(answer.kind, answer.prompt_tokens or 0, answer.completion_tokens or 0)
         self.cost += cost
-        self._dearest[answer.kind] = max(cost, self._dearest.get(answer.kind, 0.0))
+        each = cost / _items(answer.subject)
+        self._dearest[answer.kind] = max(each, self._dearest.get(answer.kind, 0.0))
+
+
+def _items(subject: Mapping[str, Any]) -> int:
+    """Items that a question shows."""
+
+    def flat(value: Any) -> int:
+        return sum(map(flat, value)) if isinstance(value, list) else 1
+
+    return max(1, sum(flat(subject[name]) for name in ("item", "representatives", "candidates") if name in subject))

@@ -71,6 +71,8 @@ class SessionContext:
     partition: Partition | None = None
     isolated: dict[int, str] = field(default_factory=dict)
     """Nodes whose description or embedding failed, and why; they have no neighbours (METHOD 2)."""
+    rejected: int = 0
+    """How many of them failed in this process."""
 
     def config(self, part: str) -> RunnableConfig:
         """The LangGraph thread of a part of the session. LangGraph's server takes only UUIDs as thread names."""

@@ -16,6 +16,7 @@ import heapq
 import math
 from collections import deque
 from collections.abc import Sequence
+from itertools import zip_longest
 
 import numpy as np
 
@@ -135,7 +136,7 @@ class EvidenceSearch:
         """(n,) probability that each item stands where it belongs."""
         homes, belief = self._homes(), self._table.belief
         own: Floats = belief[np.arange(len(homes)), homes]
-        return np.where(self._alone, np.maximum(own, belief[:, 0]), own)
+        return np.where(self._alone & (homes == self._table.home), np.maximum(own, belief[:, 0]), own)
 
     @property
     def placed(self) -> int:
@@ -187,8 +188,9 @@ class EvidenceSearch:
         if not self._waits_for[x]:
             del self._waits_for[x]
         if group.gone:
-            self._judge(x)
-            return Decision(0.0, self._settled, "dissolved", x)
+            if (did := self._judge(x)) == "open":
+                return Decision(0.0, self._settled, "dissolved", x)
+            return Decision(log_odds(float(table.belief[x].max())), self._settled, did, x)
         group.asked += 1
         c = group.column
         if conclusion is Conclusion.UNKNOWN:
@@ -268,7 +270,7 @@ class EvidenceSearch:
         kept, gone = (a, b) if (a.size, -a.name) > (b.size, -b.name) else (b, a)
         self._table.unite(kept.column, gone.column)
         self._pairs.unite(kept, gone)
-        both = [v for pair in zip(kept.trusted, gone.trusted, strict=False) for v in pair]
+        both = [v for pair in zip_longest(kept.trusted, gone.trusted) for v in pair if v is not None]
         kept.trusted = both[: TRUSTED * self.settings.representatives]
         kept.size += gone.size
         gone.into = kept

@@ -2,7 +2,7 @@
 
 A search has a window of asks outstanding. All of them are put to the model at once (the ``Asker`` has at most
 ``concurrency`` in flight), and their answers are applied in the order of asking, whatever the timing, so that replay
-and resume are exact (CONTRACT 6). One superstep of LangGraph takes as many answers as are there, up to ``ROUND``.
+and resume are exact (CONTRACT 6). One superstep of LangGraph takes ``ROUND`` answers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from graphs.traversal import Phase
 from storage.ledger import Answer
 
 ROUND = 32
-"""Answers taken in one superstep, at most."""
+"""Answers taken in one superstep."""
 USUAL = 32
 """Calls in flight, if nothing else is said (CONTRACT 3)."""
 
@@ -125,7 +125,7 @@ class Scheduler:
         return self._outstanding[0].ask if self._outstanding else None
 
     async def take(self, most: int) -> list[tuple[Ask, list[Decision]]]:
-        """Apply the next answers, at least one and at most ``most``; what comes up is asked at once.
+        """Apply the next ``most`` answers, each as soon as its turn has come; what comes up is asked at once.
 
         Raises:
             Paused, EndpointError: the answer could not be had. What was answered before it has been applied.
@@ -160,7 +160,8 @@ class Scheduler:
         self.stopped = True
         self._comparisons.put_nowait(None)
         for compared in self._open.values():
-            compared.decision.set_result(None)
+            if not compared.decision.done():
+                compared.decision.set_result(None)
         self._open.clear()
 
     async def _answered(self, ask: Ask, question: questions.Question) -> Answer:
@@ -184,7 +185,7 @@ class Scheduler:
         decisions = self.search.apply(ask, said)
         self.taken += 1
         self.decided(key, [d.to_json(self.nodes) for d in decisions])
-        if (compared := self._open.pop(ask.number, None)) is not None:
+        if (compared := self._open.pop(ask.number, None)) is not None and not compared.decision.done():
             compared.decision.set_result(decisions[0])
         self._show_progress()
         return decisions
@@ -195,8 +196,10 @@ class Scheduler:
         if cancelled:
             for answer in answers:
                 answer.cancel()
-        await asyncio.gather(*answers, return_exceptions=True)
-        self.stop()
+        try:
+            await asyncio.gather(*answers, return_exceptions=True)
+        finally:
+            self.stop()
 
     def _show_progress(self) -> None:
         self.asker.progress.done = self.search.placed
@@ -239,7 +242,7 @@ class EvidenceWalk:
         return {}
 
     async def assess(self) -> tuple[Taken, ComponentState]:
-        """Take the answers that are there, in the order of asking."""
+        """Take a round of answers, in the order of asking."""
         taken = await self.scheduler.take(ROUND)
         did = [d.did for _, decisions in taken for d in decisions]
         goto: Taken = "update" if {"joined", "moved", "founded"} & set(did) else "prune"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
 
@@ -36,11 +37,15 @@ class PaperPolicy:
         def assigned() -> None:
             context.asker.progress.done += 1
 
-        async def one(number: int, walk: Traversal) -> None:
-            mine = PaperWalk(number, walk, context.asker, context.prompts, context.hashes, assigned)
+        walks = [
+            PaperWalk(number, walk, context.asker, context.prompts, context.hashes, assigned)
+            for number, walk in enumerate(self._walks)
+        ]
+        for mine in walks:
             mine.replay()
-            if walk.nodes == 1:
-                return  # nothing to ask, so nothing for LangGraph to keep
+
+        async def one(mine: PaperWalk) -> None:
+            number, walk = mine.component, mine.traversal
             where: component.ComponentState = {
                 "session": str(context.session), "component": number, "size": walk.nodes, "step": walk.steps,
                 "clusters": len(walk.clusters), "members": walk.size,
@@ -49,7 +54,7 @@ class PaperPolicy:
             config = context.config(f"component {number}")
             await agent.ainvoke(where, config, context=handed, durability=context.durability)
 
-        work: Iterator[Callable[[], Awaitable[None]]] = (partial(one, i, w) for i, w in enumerate(self._walks))
+        work: Iterator[Callable[[], Awaitable[None]]] = (partial(one, w) for w in walks if w.phase is not Phase.DONE)
         await context.asker.each(work)
         assert all(walk.phase is Phase.DONE for walk in self._walks)
         return sum(len(walk.clusters) for walk in self._walks)
@@ -105,7 +110,7 @@ class EvidencePolicy:
     async def traverse(self) -> int:
         """Component agents and merge agent, each on a LangGraph thread of its own."""
         context, scheduler = self._context, self._scheduler
-        scheduler.replay()
+        await asyncio.to_thread(scheduler.replay)
         if not self._search.done:
             walk, merger = EvidenceWalk(scheduler), EvidenceMerger(scheduler)
             agent = component.component_graph().compile(checkpointer=context.checkpointer)
@@ -119,7 +124,10 @@ class EvidencePolicy:
 
             async def walking() -> None:
                 handed = component.ComponentContext(walk)
-                await agent.ainvoke(here, context.config("components"), context=handed, durability=durability)
+                try:
+                    await agent.ainvoke(here, context.config("components"), context=handed, durability=durability)
+                finally:
+                    scheduler.stop()  # however it ends, the merge agent has nothing more to wait for
 
             async def uniting() -> None:
                 handed = merge.MergeContext(merger)

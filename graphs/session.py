@@ -73,6 +73,7 @@ async def describe(state: SessionState, runtime: Runtime[SessionContext]) -> Com
 
 async def _describe(context: SessionContext, node: int, vectors: dict[int, Vector]) -> None:
     question = questions.describe(context.prompts, context.hashes[node])
+    known = question.key(context.asker.sampling) in context.asker.answers
     answer = await context.asker.ask(question, component=None, step=None, subject={"item": node})
     try:
         if not answer.reply.strip():
@@ -82,7 +83,9 @@ async def _describe(context: SessionContext, node: int, vectors: dict[int, Vecto
         )
     except RequestRejected as e:
         context.isolated[node] = str(e)
-        if len(context.isolated) >= HOPELESS and not vectors:
+        context.rejected += not known
+        # A rejection comes quicker than an embedding: as many are waited for as may overtake the first of these.
+        if context.rejected >= max(HOPELESS, 4 * context.asker.concurrency) and not vectors:
             raise EndpointMisbehaves(f"no item can be described and embedded: {e}") from e
     context.asker.progress.done += 1
 
@@ -107,10 +110,8 @@ async def relate(state: SessionState, runtime: Runtime[SessionContext]) -> Comma
     components = context.graph.components()
     said = await asyncio.to_thread(context.descriptions)
     mute = {v for v, words in said.items() if not words.strip()}
-    if context.policy == "paper":
-        context.search = PaperPolicy(context, components, mute)
-    else:
-        context.search = EvidencePolicy(context, components, mute)
+    policy = PaperPolicy if context.policy == "paper" else EvidencePolicy
+    context.search = await asyncio.to_thread(policy, context, components, mute)
     return Command(goto="traverse", update={"edges": context.graph.edges, "components": len(components)})
 
 

@@ -49,7 +49,7 @@ class Truth:
     key: str | None = None
     """Bearer token it wants."""
     rejects: int | None = None
-    """Number whose picture it answers 400 to."""
+    """Number whose picture it answers 400 to; -1 for all."""
     url: str = ""
     asked: list[tuple[str, str]] = field(default_factory=list)
     """(kind, idempotency key) of every answered question."""
@@ -133,7 +133,7 @@ class Truth:
         if isinstance(fault, web.StreamResponse):
             return fault
         content = body["messages"][0]["content"]
-        if self.rejects in [self.number(part) for part in content[2::2]]:
+        if self.rejects in [-1, *(self.number(part) for part in content[2::2])]:
             return web.json_response({"error": {"message": "no such picture"}}, status=400)
         kind, text = self.reply(content)
         if fault == "vague" and kind != "describe":
