@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from itertools import zip_longest
 
 import numpy as np
+from threadpoolctl import ThreadpoolController
 
 from agents.conclusions import Conclusion
 from graphs.asks import Ask, ComparisonAsk, Decision, EvidenceSettings, MembershipAsk
@@ -35,6 +36,9 @@ MEMBERS = 20
 """The surest items are asked about first, until half of the clusters have so many members times (1 + the variance
 inside clusters / that between them), which tell where their middles are; from then on those whose place is in doubt
 most, so that a budget is spent where it changes most."""
+SMALL = 10**8
+"""Multiplications in a product of matrices that is not worth a second thread."""
+_THREADS = ThreadpoolController()
 AT_ONCE = 3
 """Questions about one item that may be outstanding together, when there is nothing else to ask."""
 OPEN, ASKED, CLOSED, PUT_OFF = range(4)
@@ -449,6 +453,12 @@ class EvidenceSearch:
     # Stock-taking
 
     def _take_stock(self, last: bool = False) -> None:
+        # BLAS's other threads would wait busily between small products, for longer than these take.
+        small = self._likeness.items * self._likeness.width * max(len(self._groups), 1) < SMALL
+        with _THREADS.limit(limits=1 if small else None):
+            self._stock_taking(last)
+
+    def _stock_taking(self, last: bool) -> None:
         self._since, self._due, self._ending = 0, False, last
         self._dissolve()
         self._weigh()
