@@ -39,7 +39,7 @@ most, so that a budget is spent where it changes most."""
 SMALL = 10**8
 """Multiplications in a product of matrices that is not worth a second thread."""
 _THREADS = ThreadpoolController()
-AT_ONCE = 3
+AT_ONCE = 5
 """Questions about one item that may be outstanding together, when there is nothing else to ask."""
 OPEN, ASKED, CLOSED, PUT_OFF = range(4)
 """States of an item: to be asked about, being asked about, settled, nothing left to ask for now."""
@@ -370,7 +370,7 @@ class EvidenceSearch:
         if self.answers < self._table.items or len(self._outstanding) >= self.settings.window // 2:
             return None
         for x, groups in self._waits_for.items():
-            if len(groups) >= AT_ONCE or self._table.belief[x].max() > 0.5:
+            if len(groups) >= AT_ONCE or self._table.belief[x].max() > 0.7:
                 continue
             worth = self._worth(np.array([x]))[0]
             worth[[group.now().column for group in groups if not group.now().gone]] = 0
