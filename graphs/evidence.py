@@ -313,7 +313,7 @@ class EvidenceSearch:
     def _fill(self) -> None:
         while len(self._outstanding) < self.settings.window:
             ask = self._next()
-            if ask is None and not self._outstanding and self._groups:
+            if ask is None and self._groups and self._runs_dry():
                 self._take_stock(last=True)
                 ask = self._next()
             if ask is None:
@@ -321,6 +321,11 @@ class EvidenceSearch:
             self._outstanding.append(ask)
             self._new.append(ask)
         self.done = not self._outstanding
+
+    def _runs_dry(self) -> bool:
+        """Whether it is time for the last questions: nothing is outstanding, or little for a while."""
+        few = len(self._outstanding) < self.settings.window // 4
+        return not self._outstanding or (few and self._since >= 8)
 
     def _next(self) -> Ask | None:
         while self._to_compare:
