@@ -11,7 +11,6 @@ from graphs.budget import Budget
 from storage.errors import Paused
 from storage.ledger import Answer
 
-
 ONE = {"representatives": [], "candidates": [7]}
 
 
