@@ -19,6 +19,7 @@ import ipaddress
 import random
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from types import TracebackType
@@ -33,6 +34,7 @@ from serving.answers import Fault, HttpAnswer, NoSuchPath
 from serving.limit import Gate, Ticket
 from serving.wire import Wire
 from storage.errors import (
+    EndpointError,
     ModelUnknown,
     UsageError,
 )
@@ -55,9 +57,12 @@ with the quick one, six refused connections take three seconds at most."""
 
 EXCUSED = 60
 """So often a question may be turned away, while others are answered, without prejudice."""
-TURNED_AWAY_FOR = 120.0
+TURNED_AWAY_FOR = 60.0
 """Seconds after which an endpoint that has turned everything away, in as many rounds as a question has tries, is given
 up."""
+
+RETRY_LINES = 30.0
+"""Seconds before a kind of fault is told of again."""
 
 CONNECT_TIMEOUT = 10.0
 MODELS_TIMEOUT = 20.0
@@ -161,7 +166,11 @@ class Endpoint:
         self._on_retry = on_retry
         self._gate = Gate(concurrency)
         self._refused_since: float | None = None
+        self._given_up: EndpointError | None = None
+        """Why a question was given up, if nothing has been answered since."""
+        self._over = asyncio.Event()
         self._told_limit = concurrency
+        self._told: dict[str, tuple[float, int]] = {}
         self._resolving = asyncio.Lock()
         self._client = self._connect(concurrency)
 
@@ -307,6 +316,8 @@ class Endpoint:
         while True:
             ticket = await self._gate.enter(again=tries.made > 0)
             try:
+                if tries.made and self._given_up is not None:
+                    raise type(self._given_up)(str(self._given_up))
                 tries.made += 1
                 started = time.perf_counter()
                 try:
@@ -320,12 +331,15 @@ class Endpoint:
                 pause = self._after(outcome, ticket, tries)
             finally:
                 self._gate.leave()
-            await asyncio.sleep(pause)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._over.wait()
 
     def _answered(self, ticket: Ticket) -> None:
         limit = self._gate.limit
         limit.answer(ticket)
-        self._refused_since = None
+        self._refused_since = self._given_up = None
+        self._over.clear()
         if limit.allowed == limit.most:
             self._told_limit = limit.most
 
@@ -349,14 +363,38 @@ class Endpoint:
         else:
             rest = pause = _pause(tries.faults, fault)
         seen = self._scrub(fault.seen)
-        if tries.faults >= self._max_attempts or self._only_turns_away(now):
+        if self._given_up is not None:
+            raise type(self._given_up)(str(self._given_up))
+        for_good = self._only_turns_away(now) or limit.silences >= self._max_attempts
+        if tries.faults >= self._max_attempts or for_good:
             times = f" ({tries.made} tries)" if tries.made > 1 else ""
-            raise fault.kind(f"{self.url} {seen}{times}: {self._scrub(fault.advice)}")
-        if self._on_retry is not None and (not fault.turned_away or (lowered and self._is_news(excused))):
-            slower = f"no more than {limit.allowed} calls at a time now, " if lowered else ""
+            if self._only_turns_away(now) and self._refused_since is not None:
+                times = f" to everything for {now - self._refused_since:.0f} s"
+            error = fault.kind(f"{self.url} {seen}{times}: {self._scrub(fault.advice)}")
+            if fault.turned_away or fault.silent or fault.refused:
+                # What is waiting needs not find it out for itself; an answer to any question takes it back.
+                self._given_up = error
+                self._over.set()
+                limit.paused_until = 0.0
+            raise error
+        news = lowered and self._is_news(excused)
+        if self._on_retry is not None and (not fault.turned_away or news):
+            slower = f"at most {limit.allowed} at a time from now, " if lowered else ""
             again = "" if excused else f" (try {tries.faults + 1} of {self._max_attempts})"
-            self._on_retry(f"{self.url} {seen}: {slower}asking again in {rest:.1f} s{again}")
+            when = f"in {rest:.1f} s" if rest >= 0.05 else "at once"
+            more = self._heard(seen, now)
+            if more is not None or news:
+                self._on_retry(f"{self.url} {seen}{more or ''}: {slower}asking again {when}{again}")
         return pause
+
+    def _heard(self, seen: str, now: float) -> str | None:
+        """What to say of a kind of fault besides the fault itself; None if it was told of a moment ago."""
+        told, since = self._told.get(seen, (-RETRY_LINES, 0))
+        if now - told < RETRY_LINES:
+            self._told[seen] = (told, since + 1)
+            return None
+        self._told[seen] = (now, 0)
+        return f" ({since} more times since it was last told)" if since else ""
 
     def _only_turns_away(self, now: float) -> bool:
         since, rounds = self._refused_since, self._gate.limit.refusals
@@ -469,6 +507,9 @@ class Endpoint:
         return Wire(self._httpx, connect_timeout=connect_timeout, keep=KEEP_CONNECTIONS, most=MAX_ANSWER_BYTES)
 
     def _broken(self, error: BaseException, cause: BaseException) -> Fault:
+        if isinstance(cause, self._httpx.ConnectTimeout):
+            within = min(CONNECT_TIMEOUT, self._request_timeout)
+            return Fault(f"took no connection within {within:g} s", "is the server running, and is --endpoint right?")
         if isinstance(error, self._openai.APITimeoutError) or isinstance(cause, self._httpx.TimeoutException):
             return _silent(self._request_timeout)
         why = self._scrub(_root(cause))

@@ -42,6 +42,8 @@ class Limit:
         """Answers so far."""
         self.refusals = 0
         """Rounds in a row in which calls were turned away, with no answer since."""
+        self.silences = 0
+        """Rounds in a row in which calls got no answer in time, with no answer since."""
         self.paused_until = 0.0
         self._allowed = float(most)
         self._known = most
@@ -70,7 +72,7 @@ class Limit:
     def answer(self, ticket: Ticket) -> None:
         """The endpoint answered a call."""
         self.answered += 1
-        self.refusals = 0
+        self.refusals = self.silences = 0
         self.paused_until = 0.0
         if ticket.level > self._known:
             self._held += 1
@@ -85,6 +87,7 @@ class Limit:
 
     def time_out(self, ticket: Ticket) -> bool:
         """A call got no answer in time. Whether this lowered the limit."""
+        self.silences += ticket.cuts == self._cuts
         return self._lower(ticket)
 
     def refuse(self, ticket: Ticket, now: float, pause: float) -> bool:

@@ -94,8 +94,9 @@ async def test_a_fault_is_retried_with_the_same_key(fault: bytes) -> None:
     assert (reply.text, reply.attempts) == ("yes", 3)
     assert [asked.headers["idempotency-key"] for asked in server.asked] == ["k1"] * 3
     assert server.asked[0].body == server.asked[2].body
-    assert len(told) == 2 and all("\n" not in line for line in told)
-    assert "(try 2 of 6)" in told[0] and "(try 3 of 6)" in told[1]
+    assert told and all("\n" not in line for line in told)
+    assert "(try 2 of 6)" in told[0]
+    assert len(told) == 1 or "at a time" in told[1]  # a kind of fault is told of once in a while
 
 
 @pytest.mark.parametrize(

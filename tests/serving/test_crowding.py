@@ -50,7 +50,7 @@ async def test_an_endpoint_with_room_for_four_is_kept_busy(full: bytes) -> None:
         assert server.worked / seconds / 4 > 0.75  # 0.95 with the machine to itself
         assert endpoint.limit <= 6
         assert server.turned_away < 110
-        assert 1 <= len(told) <= 6 and "calls at a time now" in told[0]
+        assert 1 <= len(told) <= 6 and "at a time from now" in told[0]
         server.room = None
         await ask_all(endpoint, 900)
         assert endpoint.limit == 32 and server.most_at_once > 28
@@ -101,7 +101,28 @@ async def test_silence_slows_it_down_once_a_round() -> None:
         with pytest.raises(EndpointUnreachable, match="no answer within"):
             await ask_all(ours, 32)
         assert ours.limit == 8
-    assert len([line for line in told if "no more than 16 calls" in line]) == 1
+    assert len([line for line in told if "at most 16 at a time" in line]) == 1
+
+
+async def test_a_silent_endpoint_takes_no_longer_to_give_up_the_more_is_in_flight() -> None:
+    """Halving must not make a queue of those that wait: six rounds, and then everybody knows."""
+    async with (
+        scripted(HANG) as server,
+        Endpoint(server.url, model="m", api_key=None, request_timeout=0.2) as ours,
+    ):
+        outcomes: list[BaseException] = []
+
+        async def one(number: int) -> None:
+            try:
+                await ours.chat(QUESTION, key=f"k{number}", max_tokens=9, temperature=0, seed=0)
+            except EndpointUnreachable as e:
+                outcomes.append(e)
+
+        began = asyncio.get_running_loop().time()
+        await asyncio.gather(*(one(n) for n in range(32)))
+        assert len(outcomes) == 32 and all("no answer within" in str(e) for e in outcomes)
+        assert asyncio.get_running_loop().time() - began < 20  # 6 × 0.2 s and pauses between; one by one it was 38
+        assert len(server.asked) < 100
 
 
 async def test_an_endpoint_that_turns_all_away_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
