@@ -28,7 +28,15 @@ class Budget:
     more calls are in flight than twice those answered, so that there is something to go by.
     """
 
-    def __init__(self, max_calls: int | None = None, max_cost: float | None = None, cost: Cost = nothing) -> None:
+    def __init__(
+        self,
+        max_calls: int | None = None,
+        max_cost: float | None = None,
+        cost: Cost = nothing,
+        session: str = "SESSION",
+    ) -> None:
+        """``session`` is its name, for what the user is told."""
+        self._go_on = f"`partita resume {session}`"
         self.max_calls = max_calls
         self.max_cost = max_cost
         self._cost = cost
@@ -83,12 +91,12 @@ class Budget:
         if self.max_calls is not None and kind != "embed" and self.calls >= self.max_calls:
             raise Paused(
                 f"the budget of {self.max_calls} calls is used up; "
-                f"`partita resume` with a larger --max-calls goes on from here"
+                f"{self._go_on} with a larger --max-calls goes on from here"
             )
         if self.max_cost is not None and self.cost + self._held + held > self.max_cost:
             raise Paused(
                 f"the budget of {self.max_cost:g} USD would be passed by another call; "
-                f"`partita resume` with a larger --max-cost goes on from here"
+                f"{self._go_on} with a larger --max-cost goes on from here"
             )
 
     def _spend(self, answer: Answer) -> None:

@@ -27,6 +27,8 @@ def main() -> None:
         code = 3
     except BrokenPipeError:
         code = 0  # the reader of our output has left (`partita trace | head`)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the end is known: nothing more is to be stopped
     if code == 0 and sys.stdout is not None and not _can_flush():
         # Python would flush again at exit, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

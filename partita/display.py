@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
 from partita.estimate import Estimate, count
@@ -47,7 +47,10 @@ class _QuietConsole(Console):
 
 def quiet_console() -> Console:
     """A console on stderr that never ends the work it tells of."""
-    return _QuietConsole(stderr=True)
+    console = _QuietConsole(stderr=True)
+    if not console.is_terminal:
+        console.width = 1000  # a line of a log is not broken
+    return console
 
 
 @contextmanager
@@ -65,10 +68,15 @@ def progress_on(console: Console, on_named: Callable[[str], None]) -> Iterator[W
 
     def expected(would: Estimate) -> None:
         shown.append(would)
-        calls, tokens, cost, taking = (f"{likely} ({low} to {high})" for _, low, likely, high in would.rows()[1:])
-        price = "" if would.job.price.known else " at an assumed price"
-        console.print(f"[dim]expected: {calls} calls, {tokens} tokens, {cost}{price}, {taking}[/]", highlight=False)
-        for note in would.warnings():
+        made = watch.progress.earlier
+        what = [f"{likely} ({low} to {high}) {name}" for name, low, likely, high in would.rows()[1:3]]
+        what += [f"{likely} ({low} to {high})" for _, low, likely, high in would.rows()[3:] if low != "nothing"]
+        known = "" if would.job.price.known else ", at an assumed price"
+        known += "" if would.measured else "; assumed, as no call of this model is in this database yet"
+        line = f"{made:,} of about {count(would.calls.likely)} calls are made" if made else ", ".join(what) + known
+        console.print(f"[dim]{'' if made else 'expected: '}{line}[/]", highlight=False)
+        remarks = would.job.remarks if would.job.max_cost is not None else ()
+        for note in remarks if made else would.warnings():
             console.print(f"[yellow]{escape(note)}[/]", highlight=False)
 
     shown: list[Estimate] = []
@@ -85,52 +93,50 @@ def progress_on(console: Console, on_named: Callable[[str], None]) -> Iterator[W
         thread.join()
 
 
-def _spent(watch: Watch, shown: list[Estimate], began: float) -> str:
+def _spent(watch: Watch, shown: list[Estimate], began: float) -> list[str]:
+    """How far it is and what is spent, the most important first."""
     p = watch.progress
-    rate = p.calls / max(time.monotonic() - began, 1e-6)
-    of = f" of ~{count(shown[0].calls.likely)}" if shown else ""
-    parts = [f"{p.earlier + p.calls}{of} calls", f"{rate:.1f}/s"]
+    seconds = time.monotonic() - began
+    parts = [f"{p.done}/{p.total}"] if p.total else []
+    made = p.earlier + p.calls
+    parts.append(f"{made} of ~{count(shown[0].calls.likely)} calls" if shown else f"{made} calls")
     if p.cost:
         parts.append(f"{'~' if shown and not shown[0].job.price.known else ''}{p.cost:.2f} USD")
     if p.clusters:
         parts.append(f"{p.clusters} clusters")
-    parts += [f"{n} {what}" for n, what in ((p.reused, "reused"), (p.unknown, "unknown"), (p.retries, "retries")) if n]
-    return " · ".join(parts)
+    if shown and p.calls >= 50 and (left := shown[0].calls.likely - made) > 0:
+        parts.append(f"~{_clock(left / p.calls * seconds)} left")
+    parts.append(f"{p.calls / max(seconds, 1e-6):.0f}/s")
+    counted = ((p.unknown, "unknown"), (p.retries, "asked again"))
+    return parts + [f"{n} {what}" for n, what in counted if n]
 
 
-def _time_left(done: int, total: int, seconds: float) -> str:
-    if not done or done >= total or seconds < 2:
-        return ""
-    left = round(seconds / done * (total - done))
-    return f"~{left // 60}:{left % 60:02d} left"
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
 def _show_bar(console: Console, watch: Watch, shown: list[Estimate], over: threading.Event) -> None:
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
-        BarColumn(bar_width=12),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[left]}"),
-        TextColumn("[dim]{task.fields[spent]}"),
-        TimeElapsedColumn(),
+        BarColumn(bar_width=10),
+        TextColumn("{task.fields[far]}"),
     )
     began = time.monotonic()
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(_STAGES["start"], total=None, spent="", left="")
-        stage, since, at = "", began, 0
+    with Progress(SpinnerColumn(), *words, console=console, transient=True) as bar:
+        task = bar.add_task(_STAGES["start"], total=None, far="")
         while not over.wait(0.2):
             p = watch.progress
-            if p.stage != stage:
-                stage, since, at = p.stage, time.monotonic(), p.done
-            left = _time_left(p.done - at, p.total - at, time.monotonic() - since)
+            description = _STAGES.get(p.stage, p.stage)
+            elapsed = _clock(time.monotonic() - began)
+            room = console.width - len(description) - len(elapsed) - 18
+            far = ""
+            for part in _spent(watch, shown, began):
+                if len(far) + len(part) + 3 > room:
+                    break
+                far += f"{part} · "
             bar.update(
-                task,
-                description=_STAGES.get(stage, stage),
-                completed=p.done,
-                total=p.total or None,
-                spent=_spent(watch, shown, began),
-                left=left,
+                task, description=description, completed=p.done, total=p.total or None, far=f"{far}[dim]{elapsed}[/]"
             )
 
 
@@ -141,8 +147,8 @@ def _show_lines(console: Console, watch: Watch, shown: list[Estimate], over: thr
         p = watch.progress
         if p.stage != stage or time.monotonic() - last > _PLAIN_EVERY:
             stage, last = p.stage, time.monotonic()
-            how_far = f" {p.done}/{p.total}" if p.total else ""
-            console.print(f"{_STAGES.get(stage, stage)}{how_far} · {_spent(watch, shown, began)}", highlight=False)
+            line = " · ".join([_STAGES.get(stage, stage), *_spent(watch, shown, began)])
+            console.print(line, highlight=False)
 
 
 def print_result(console: Console, result: Result) -> None:

@@ -33,7 +33,7 @@ from partita.watch import Watch
 from storage import artefacts
 from storage.checkpoints import open_checkpointer
 from storage.database import Database
-from storage.errors import Paused, SessionExists, UsageError
+from storage.errors import ModelUnknown, Paused, SessionExists, UsageError
 from storage.items import Collection, collection_from_rows, scan
 from storage.ledger import Ledger
 from storage.locks import session_lock
@@ -183,8 +183,15 @@ async def go_on(
         parameters = make_parameters(changes, base=stored)
         prompt_set = PromptSet.model_validate(record.prompt_set)
         found = collection_from_rows(record.collection, load_items(db, record.id))
-        async with connect(parameters, key, watch.on_note) as connection:
-            await _work(db, record, found, prompt_set, connection, limits or Limits(), watch)
+        try:
+            async with connect(parameters, key, watch.on_note) as connection:
+                await _work(db, record, found, prompt_set, connection, limits or Limits(), watch)
+        except ModelUnknown as e:
+            said = str(e).partition(":")[0] if "has no model" in str(e) else str(e)
+            raise ModelUnknown(
+                f"{said}: the session's questions were for {stored.model!r} and {stored.embed_model!r}; "
+                "name an endpoint that serves them, or begin a new session"
+            ) from e
 
 
 async def _work(
@@ -203,10 +210,6 @@ async def _work(
         seconds = {k: round(record.seconds.get(k, 0.0) + spent.get(k, 0.0), 3) for k in STAGES}
         update_session(db, record.id, seconds=seconds)
 
-    if watch.on_expected:
-        took = await asyncio.to_thread(measured, db, p)
-        would = partial(expected, max_calls=limits.max_calls, max_cost=limits.max_cost)
-        watch.on_expected(await asyncio.to_thread(would, found, prompt_set, p, limits.prices, took))
     update_session(db, record.id, status="running", why=None, parameters=p.model_dump(mode="json"))
     store_seconds({})
     with Ledger(db, record.id) as ledger:
@@ -225,9 +228,13 @@ async def _work(
             sampling=Sampling(p.model, p.temperature, p.max_tokens, p.seed, p.longest_side),
             gallery=Gallery(found.items, p.longest_side),
             concurrency=p.concurrency,
-            budget=Budget(limits.max_calls, limits.max_cost, _cost(limits.prices, p)),
+            budget=Budget(limits.max_calls, limits.max_cost, _cost(limits.prices, p), record.name),
             progress=watch.progress,
         )
+        if watch.on_expected:
+            took = await asyncio.to_thread(measured, db, p)
+            would = partial(expected, max_calls=limits.max_calls, max_cost=limits.max_cost)
+            watch.on_expected(await asyncio.to_thread(would, found, prompt_set, p, limits.prices, took))
         why: BaseException | None = None
         try:
             async with open_checkpointer(db, thin=True) as checkpointer:

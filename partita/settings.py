@@ -129,4 +129,7 @@ def make_parameters(given: Mapping[str, Any], base: Parameters | None = None) ->
     except ValidationError as e:
         first = e.errors()[0]
         option = "--" + str(first["loc"][0]).replace("_", "-")
-        raise UsageError(f"{option}: {first['msg'].removeprefix('Value error, ')}") from None
+        if first["type"] == "value_error":
+            raise UsageError(f"{option}: {first['msg'].removeprefix('Value error, ')}") from None
+        wanted = first["msg"].replace("Input should be", "it should be").replace("Input", "it")
+        raise UsageError(f"{option} {first['input']}: {wanted}") from None

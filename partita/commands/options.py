@@ -140,8 +140,12 @@ def reported(database: Database, as_json: bool) -> Iterator[Report]:
     try:
         yield report
     except (PartitaError, KeyboardInterrupt):
-        if report.session and as_json:
-            print_json(result_of(database, report.session).to_json())
+        if report.session:
+            so_far = result_of(database, report.session)
+            if as_json:
+                print_json(so_far.to_json())
+            elif so_far.clusters:
+                print_result(output(), so_far)
         raise
     result = result_of(database, report.session)
     if as_json:
