@@ -123,7 +123,7 @@ def _show_bar(console: Console, watch: Watch, shown: list[Estimate], over: threa
         TextColumn("{task.fields[far]}"),
     )
     began = time.monotonic()
-    with Progress(SpinnerColumn(), *words, console=console, transient=True) as bar:
+    with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(_STAGES["start"], total=None, far="")
         while not over.wait(0.2):
             p = watch.progress
