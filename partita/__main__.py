@@ -22,17 +22,23 @@ def main() -> None:
         code = _run()
         if sys.stdout is not None:
             sys.stdout.flush()
+        _ignore_signals()
     except KeyboardInterrupt:
+        _ignore_signals()
         _say("stopped; what was answered is kept, and `partita sessions` lists what can be resumed")
         code = 3
     except BrokenPipeError:
         code = 0  # the reader of our output has left (`partita trace | head`)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)  # the end is known: nothing more is to be stopped
     if code == 0 and sys.stdout is not None and not _can_flush():
         # Python would flush again at exit, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
+
+
+def _ignore_signals() -> None:
+    """The end is known: a Ctrl-C too many would end the interpreter by signal, not with our exit code."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _can_flush() -> bool:

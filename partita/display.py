@@ -75,8 +75,10 @@ def progress_on(console: Console, on_named: Callable[[str], None]) -> Iterator[W
         known += "" if would.measured else "; assumed, as no call of this model is in this database yet"
         line = f"{made:,} of about {count(would.calls.likely)} calls are made" if made else ", ".join(what) + known
         console.print(f"[dim]{'' if made else 'expected: '}{line}[/]", highlight=False)
-        remarks = would.job.remarks if would.job.max_cost is not None else ()
-        for note in remarks if made else would.warnings():
+        notes = list(would.job.remarks if would.job.max_cost is not None else ()) if made else would.warnings()
+        if made and would.job.max_calls is not None and would.job.max_calls <= made:
+            notes.append(f"{made:,} calls are made already: --max-calls {would.job.max_calls} allows no more")
+        for note in notes:
             console.print(f"[yellow]{escape(note)}[/]", highlight=False)
 
     shown: list[Estimate] = []

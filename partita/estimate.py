@@ -233,7 +233,10 @@ class Estimate:
         if b.verdict == "probably":
             return f"{b.option} {b.limit:g} is probably enough; the run may want {say(most)}"
         if b.described < 1:
-            how_far = f"about {b.described * self.job.distinct:,.0f} of {self.job.distinct:,} items are described"
+            described = round(b.described * self.job.distinct)
+            how_far = f"about {described:,} of {self.job.distinct:,} items are described"
+            if not described:
+                return f"{b.option} {b.limit:g} is too little: it allows next to nothing"
         else:
             how_far = f"the items are described and about {b.questions:.0%} of the questions answered"
         return f"{b.option} {b.limit:g} is too little: the run pauses when {how_far}, and can be resumed"
@@ -264,6 +267,9 @@ def expected_questions(policy: Policy, n: int) -> tuple[Span, Span]:
     """
     if n < 2:
         return _NOTHING, _NOTHING
+    if n < 4:  # too few to be asked about at clusters: each is compared with each, twice at most
+        pairs = n * (n - 1) / 2
+        return _NOTHING, Span(n - 1, pairs, 2 * pairs)
     if policy == "paper":
         memberships, merges = Span(1.0, 1.5, 2.3).times(n), Span(0.03, 0.35, 0.9).times(n)
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -49,16 +50,21 @@ def score_labels(found: Sequence[object], true: Sequence[object], calls_per_item
     np.add.at(table, (f, t), 1)
     rows, columns = linear_sum_assignment(-table)
     return Score(
-        nmi=float(metrics.normalized_mutual_info_score(t, f)),
-        ri=float(metrics.rand_score(t, f)),
-        ari=float(metrics.adjusted_rand_score(t, f)),
-        accuracy=float(table[rows, columns].sum() / len(f)),
-        v_measure=float(metrics.v_measure_score(t, f)),
+        nmi=_rounded(metrics.normalized_mutual_info_score(t, f)),
+        ri=_rounded(metrics.rand_score(t, f)),
+        ari=_rounded(metrics.adjusted_rand_score(t, f)),
+        accuracy=_rounded(table[rows, columns].sum() / len(f)),
+        v_measure=_rounded(metrics.v_measure_score(t, f)),
         clusters=table.shape[0],
         classes=table.shape[1],
         items=len(f),
         calls_per_item=calls_per_item,
     )
+
+
+def _rounded(value: float) -> float:
+    """Without the last digits, which make 1.0000000000000002 of a perfect score."""
+    return round(float(value), 12)
 
 
 def read_labels(labels: Path, column: str, collection: Path, names: Sequence[str]) -> dict[str, str]:
@@ -84,6 +90,11 @@ def read_labels(labels: Path, column: str, collection: Path, names: Sequence[str
     root = collection if collection.is_dir() else collection.parent
     if "file" in columns:
         found = _by_file(rows, column, labels.parent, root, names)
+    elif not any(re.fullmatch(r"row \d+", name) for name in names):
+        raise UsageError(
+            f"{labels}: no `file` column, which says whose label a row is; there are {', '.join(columns)}, and "
+            f"the first item is {names[0]!r}"
+        )
     else:
         wanted = set(names)
         found = {f"row {i}": r[column] for i, r in enumerate(rows, 1) if f"row {i}" in wanted and r[column]}

@@ -88,6 +88,8 @@ def safe_name(name: str) -> str:
 def _folder(result: Result, collection: Path, to: Path, copy: bool) -> None:
     """All or nothing: the folder is made beside its place and put there when it is whole."""
     root = collection if collection.is_dir() else collection.parent
+    if all(re.fullmatch(r"row \d+", item) for cluster in result.clusters for item in cluster.items):
+        raise UsageError(f"--to {to}: the items are texts, of which there are no files to sort; export to .csv instead")
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise UsageError(f"--to {to}: is there already and not empty; choose a new folder")
     to = to.absolute()
@@ -99,7 +101,7 @@ def _folder(result: Result, collection: Path, to: Path, copy: bool) -> None:
             for item in cluster.items:
                 source = (root / item).resolve()
                 if not source.is_file():
-                    raise UsageError(f"{source}: the file is gone, or items are texts; export to .csv instead")
+                    raise UsageError(f"{source}: the file is gone; export to .csv instead")
                 target = _free(folder / safe_item(item))
                 if copy:
                     shutil.copyfile(source, target)

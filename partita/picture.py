@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
@@ -13,6 +14,18 @@ from storage.errors import UsageError
 
 _INK, _FAINT, _PAPER = (32, 32, 36), (120, 120, 128), (250, 250, 248)
 _MARGIN, _GAP, _LABEL = 24, 6, 150
+
+
+def check_picture(to: Path) -> None:
+    """Refuse a place that no PNG can be written to.
+
+    Raises:
+        UsageError: the name ends otherwise, or the folder can't be written to.
+    """
+    if to.suffix.lower() != ".png":
+        raise UsageError(f"--picture {to}: it is drawn as PNG; give a name that ends in .png")
+    if not os.access(to.absolute().parent, os.W_OK):
+        raise UsageError(f"--picture {to}: there is no such folder, or it can't be written to")
 
 
 def write_picture(result: Result, collection: Path, to: Path, *, thumbnail: int = 88, columns: int = 9) -> Path:

@@ -175,6 +175,8 @@ async def go_on(
             watch.on_named(name)
         record = load_session(db, name)
         if record.status == "done":
+            if watch.on_note:
+                watch.on_note(f"session {name!r} was done already: nobody was asked anything")
             return
         stored = Parameters.model_validate(record.parameters)
         changes = dict(changes or {})

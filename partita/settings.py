@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
@@ -132,4 +132,25 @@ def make_parameters(given: Mapping[str, Any], base: Parameters | None = None) ->
         if first["type"] == "value_error":
             raise UsageError(f"{option}: {first['msg'].removeprefix('Value error, ')}") from None
         wanted = first["msg"].replace("Input should be", "it should be").replace("Input", "it")
+        field = Parameters.model_fields.get(str(first["loc"][0]))
+        if field is not None and (words := _range(field.metadata)):
+            wanted = f"give a number {words}"
         raise UsageError(f"{option} {first['input']}: {wanted}") from None
+
+
+def _range(constraints: Sequence[Any]) -> str:
+    """What a number may be, in words; empty without constraints."""
+    names = ("ge", "gt", "le", "lt")
+    bound = {name: getattr(c, name) for c in constraints for name in names if hasattr(c, name)}
+    match bound:
+        case {"ge": low, "le": high}:
+            return f"from {low} to {high}"
+        case {"ge": low, "lt": beyond}:
+            return f"from {low} to {beyond - 1}"
+        case {"gt": low, "lt": high}:
+            return f"between {low} and {high}"
+        case {"ge": low}:
+            return f"of at least {low}"
+        case {"gt": low}:
+            return f"above {low}"
+    return ""

@@ -60,6 +60,8 @@ EXCUSED = 60
 TURNED_AWAY_FOR = 60.0
 """Seconds after which an endpoint that has turned everything away, in as many rounds as a question has tries, is given
 up."""
+LONGEST_WAIT = 180.0
+"""Seconds of which every call is turned away, pauses that the endpoint asks for included, before it is given up."""
 
 RETRY_LINES = 30.0
 """Seconds before a kind of fault is told of again."""
@@ -365,10 +367,11 @@ class Endpoint:
         seen = self._scrub(fault.seen)
         if self._given_up is not None:
             raise type(self._given_up)(str(self._given_up))
-        for_good = self._only_turns_away(now) or limit.silences >= self._max_attempts
+        turned_away = self._only_turns_away(now, max(pause, limit.paused_until - now))
+        for_good = turned_away or limit.silences >= self._max_attempts
         if tries.faults >= self._max_attempts or for_good:
             times = f" ({tries.made} tries)" if tries.made > 1 else ""
-            if self._only_turns_away(now) and self._refused_since is not None:
+            if turned_away and self._refused_since is not None:
                 times = f" to everything for {now - self._refused_since:.0f} s"
             error = fault.kind(f"{self.url} {seen}{times}: {self._scrub(fault.advice)}")
             if fault.turned_away or fault.silent or fault.refused:
@@ -382,9 +385,8 @@ class Endpoint:
             slower = f"at most {limit.allowed} at a time from now, " if lowered else ""
             again = "" if excused else f" (try {tries.faults + 1} of {self._max_attempts})"
             when = f"in {rest:.1f} s" if rest >= 0.05 else "at once"
-            more = self._heard(seen, now)
-            if more is not None or news:
-                self._on_retry(f"{self.url} {seen}{more or ''}: {slower}asking again {when}{again}")
+            if (more := self._heard(seen.partition(" (")[0], now)) is not None:
+                self._on_retry(f"{self.url} {seen}{more}: {slower}asking again {when}{again}")
         return pause
 
     def _heard(self, seen: str, now: float) -> str | None:
@@ -396,9 +398,12 @@ class Endpoint:
         self._told[seen] = (now, 0)
         return f" ({since} more times since it was last told)" if since else ""
 
-    def _only_turns_away(self, now: float) -> bool:
+    def _only_turns_away(self, now: float, pause: float) -> bool:
+        """Whether the endpoint answers nothing for so long, the pause to come included, that it is given up."""
         since, rounds = self._refused_since, self._gate.limit.refusals
-        return since is not None and rounds >= self._max_attempts and now - since >= TURNED_AWAY_FOR
+        if since is None:
+            return False
+        return (rounds >= self._max_attempts and now - since >= TURNED_AWAY_FOR) or now + pause - since > LONGEST_WAIT
 
     def _is_news(self, excused: bool) -> bool:
         """Whether it is worth a line that the limit was lowered: not when an endpoint's capacity is felt for."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import click
 from partita.api import Session
 from partita.commands import options
 from partita.display import progress_on, quiet_console
+from partita.picture import check_picture
 from partita.running import begin
 from partita.settings import make_parameters, read_environment
 from storage.database import open_database
@@ -37,8 +37,8 @@ def command(collection: Path, criterion: str, name: str | None, db: str, prompts
     the endpoint is taken from PARTITA_API_KEY or OPENAI_API_KEY.
     """
     parameters = make_parameters(given)
-    if picture is not None and not os.access(picture.absolute().parent, os.W_OK):
-        raise UsageError(f"--picture {picture}: there is no such folder, or it can't be written to")
+    if picture is not None:
+        check_picture(picture)
     console = quiet_console()
     with (
         open_database(db) as database,

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from rich.console import Console
 
 from partita.api import Session
 from partita.commands import options
-from partita.display import output, print_result
+from partita.display import output, print_result, quiet_console
+from partita.picture import check_picture
 
 
 @click.command("show")
@@ -21,11 +21,13 @@ from partita.display import output, print_result
 @options.as_json
 def command(session: str, db: str, picture: Path | None, as_json: bool) -> None:
     """Show what SESSION has come to."""
+    if picture is not None:
+        check_picture(picture)
     opened = Session(session, db)
     result = opened.result()
     if picture:
         opened.picture(picture)
-        Console(stderr=True).print(f"picture: {picture}", highlight=False)
+        quiet_console().print(f"picture: {picture}", highlight=False)
     if as_json:
         options.print_json(result.to_json())
     else:

@@ -68,16 +68,25 @@ def test_sessions_and_prompts(cli, truth, tmp_path):
     assert len(truth.asked) == asked
     refused(cli(*run(folder, truth, "a/b")), 2, "--session")
     refused(cli("score", "s", "--labels", folder / "labels.csv", "--column", "hue"), 2, "hue", "kind")
+    (tmp_path / "other.csv").write_text("name,kind\na,1\n")
+    refused(cli("score", "s", "--labels", tmp_path / "other.csv", "--column", "kind"), 2, "no `file` column", "name")
     refused(cli("export", "s", "--to", tmp_path / "x.xlsx"), 2, ".csv")
     refused(cli("export", "s", "--to", folder), 2, "not empty")
     refused(cli("trace", "s", "--cluster", 99), 2, "99")
+    refused(cli("show", "s", "--picture", tmp_path / "a.txt"), 2, ".png")
+    again = cli("resume", "s")
+    assert again.code == 0 and "was done already" in again.err and "'s'" in again.err
 
 
 def test_options(cli, truth, tmp_path):
     folder = truth.write(tmp_path / "c")
-    refused(cli(*run(folder, truth), "--concurrency", 0), 2, "--concurrency")
+    refused(cli(*run(folder, truth), "--concurrency", 0), 2, "--concurrency 0: give a number from 1 to 4096")
+    refused(cli(*run(folder, truth), "--candidates", 65), 2, "--candidates 65: give a number from 1 to 64")
+    refused(cli(*run(folder, truth), "--seed", -1), 2, "--seed -1: give a number from 0 to 2147483647")
+    refused(cli(*run(folder, truth), "--request-timeout", 0), 2, "--request-timeout 0.0: give a number above 0")
     refused(cli(*run(folder, truth), "--threshold", "lots"), 2, "--threshold")
-    refused(cli(*run(folder, truth), "--threshold", "1.5"), 2, "--threshold")
+    refused(cli(*run(folder, truth), "--threshold", "1.5"), 2, "--threshold 1.5: give a number between 0 and 1")
+    refused(cli(*run(folder, truth), "--picture", tmp_path / "a.txt"), 2, "--picture", ".png")
     refused(cli("run", folder, "--by", " ", "--endpoint", truth.url), 2, "--by")
     refused(cli("run", folder, "--by", "kind", "--endpoint", "ftp://x"), 2, "--endpoint")
     refused(cli("run", folder, "--by", "kind", "--endpoint", "http://me:secret@127.0.0.1/v1"), 2, "PARTITA_API_KEY")
@@ -186,3 +195,30 @@ def test_signals_while_stopping(cli, tmp_path):
         process.send_signal(signal.SIGTERM)
         _, err = process.communicate(timeout=30)
     assert process.returncode == 3 and "Traceback" not in err, err
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_signals_in_a_row_end_in_one_exit_code(cli, tmp_path, name):
+    import signal
+    import time
+
+    with serving(Truth(numbers(60, 3), latency=0.05)) as truth:
+        process = cli.start(*run(truth.write(tmp_path / "c"), truth))
+        while len(truth.asked) < 30 and process.poll() is None:
+            time.sleep(0.02)
+        for _ in range(60):  # until it has ended
+            if process.poll() is not None:
+                break
+            process.send_signal(getattr(signal, name))
+            time.sleep(0.1)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 3 and "Traceback" not in err, err
+
+
+def test_texts_are_exported_to_files_only(cli, truth, tmp_path):
+    table = tmp_path / "texts.csv"
+    table.write_text("text\n" + "".join(f"number {n}\n" for n in truth.kinds))
+    assert cli(*run(table, truth)).code == 0
+    refused(cli("export", "s", "--to", tmp_path / "out"), 2, "are texts", ".csv")
+    assert not (tmp_path / "out").exists()
+    assert cli("export", "s", "--to", tmp_path / "out.csv").code == 0

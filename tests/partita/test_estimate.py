@@ -85,6 +85,13 @@ def test_one_item_has_no_questions():
     assert estimate(job(items=5, distinct=1)).questions == Span(0, 0, 0)
 
 
+@pytest.mark.parametrize("policy", ["evidence", "paper"])
+def test_two_items_have_one_pair(policy):
+    said = estimate(job(items=2, distinct=2, policy=policy))
+    assert (said.questions.low, said.questions.likely) == (1, 1) and said.calls.low == 3
+    assert estimate(job(items=40, distinct=40)).questions.high > 198  # as 40 cards of 12 ranks took
+
+
 def test_sizes_of_items():
     assert image_tokens(56, 28, 768) == 2
     assert image_tokens(57, 29, 768) == 6
@@ -152,6 +159,7 @@ def test_budgets():
     likely = estimate(job(max_cost=said.cost.likely * 1.01)).budgets[0]
     assert (likely.verdict, likely.described) == ("probably", 1.0)
     assert estimate(job(max_calls=round(said.calls.high))).budgets[0].verdict == "enough"
+    assert "next to nothing" in estimate(job(max_calls=0)).lines()[-1]
     nothing = estimate(job(max_calls=0, max_cost=0.0))
     assert [(b.verdict, b.described) for b in nothing.budgets] == [("short", 0.0)] * 2
     free = estimate(job(price=FREE, embed_price=FREE, max_cost=0.0))
