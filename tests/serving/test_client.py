@@ -315,7 +315,7 @@ async def test_retry_after_is_waited_for_by_the_whole_endpoint(status: str) -> N
 
 
 async def test_retry_after_another_fault_is_waited_for_by_that_call_alone() -> None:
-    async with scripted(error("500 No", Retry_After="0.3"), chat()) as server, connect(server) as endpoint:
+    async with scripted(error("500 No", Retry_After="2"), chat()) as server, connect(server) as endpoint:
         slow = asyncio.create_task(ask(endpoint, "slow"))
         await asyncio.sleep(0.05)
         assert (endpoint.in_flight, endpoint.limit) == (0, 32)
