@@ -118,10 +118,11 @@ def _clock(seconds: float) -> str:
 
 
 def _show_bar(console: Console, watch: Watch, shown: list[Estimate], over: threading.Event) -> None:
+    bar_width = 10 if console.width >= 100 else 4
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
-        BarColumn(bar_width=10),
+        BarColumn(bar_width=bar_width),
         TextColumn("{task.fields[far]}"),
     )
     began = time.monotonic()
@@ -131,12 +132,11 @@ def _show_bar(console: Console, watch: Watch, shown: list[Estimate], over: threa
             p = watch.progress
             description = _STAGES.get(p.stage, p.stage)
             elapsed = _clock(time.monotonic() - began)
-            room = console.width - len(description) - len(elapsed) - 18
+            room = console.width - len(description) - len(elapsed) - bar_width - 4
             far = ""
             for part in _spent(watch, shown, began):
-                if len(far) + len(part) + 3 > room:
-                    break
-                far += f"{part} · "
+                if len(far) + len(part) + 3 <= room:
+                    far += f"{part} · "
             bar.update(
                 task, description=description, completed=p.done, total=p.total or None, far=f"{far}[dim]{elapsed}[/]"
             )
