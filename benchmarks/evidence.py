@@ -31,7 +31,7 @@ from graphs.likeness import whole_vectors
 from graphs.merging import Merging
 from graphs.relational import build_graph
 from graphs.scheduling import window_for
-from graphs.traversal import Phase, Traversal
+from graphs.traversal import Traversal
 
 
 @dataclass(frozen=True)
@@ -161,17 +161,8 @@ def paper(embeddings: np.ndarray, agent: Agent) -> np.ndarray:
     rows = [graph[v] for v in range(len(graph))]
     walks = [Traversal(rows, nodes, 3) for nodes in graph.components()]
     for walk in walks:
-        while walk.phase is not Phase.DONE:
-            match walk.phase:
-                case Phase.SEED:
-                    walk.seed()
-                case Phase.CANDIDATE:
-                    walk.candidate()
-                case Phase.FINISH:
-                    walk.finish()
-                case Phase.ASSESS:
-                    assert walk.open is not None
-                    walk.answer(agent.membership(walk.open.representatives, walk.open.candidate))
+        while (asked := walk.to_question()) is not None:
+            walk.answer(agent.membership(asked.representatives, asked.candidate))
     merging = Merging(rows, [c for w in walks for c in w.clusters], (e for w in walks for e in w.cut), 3)
     while merging.open is not None and agent.questions < 30 * len(embeddings):
         merging.answer(agent.comparison(*merging.open.representatives))

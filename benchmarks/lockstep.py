@@ -22,7 +22,7 @@ from agents.conclusions import Conclusion, read_conclusions
 from agents.prompt_sets import PromptSet
 from agents.questions import Question, Sampling, membership, merge
 from graphs.relational import build_graph
-from graphs.traversal import Phase, Traversal
+from graphs.traversal import Traversal
 from serving.client import Endpoint
 from serving.images import text_part
 
@@ -89,7 +89,7 @@ async def cluster(
 
 async def _walk(walks: list[Traversal], texts: Sequence[str], asked: Asked) -> None:
     while not asked.spent:
-        waiting = [walk for walk in walks if _to_question(walk)]
+        waiting = [walk for walk in walks if walk.to_question() is not None]
         if not waiting:
             return
         questions = []
@@ -99,21 +99,6 @@ async def _walk(walks: list[Traversal], texts: Sequence[str], asked: Asked) -> N
             questions.append(membership(asked.prompts, shown, [texts[walk.open.candidate]], walk.open.attempt))
         for walk, conclusion in zip(waiting, await asked.all(questions), strict=True):
             walk.answer(Conclusion.YES if conclusion is Conclusion.YES else Conclusion.NO)
-
-
-def _to_question(walk: Traversal) -> bool:
-    """Bring a walk to its next question; False if it has none."""
-    while walk.phase is not Phase.DONE:
-        match walk.phase:
-            case Phase.SEED:
-                walk.seed()
-            case Phase.CANDIDATE:
-                walk.candidate()
-            case Phase.FINISH:
-                walk.finish()
-            case Phase.ASSESS:
-                return True
-    return False
 
 
 async def _merge(rows: Rows, found: list[list[int]], texts: Sequence[str], asked: Asked) -> list[list[int]]:

@@ -69,8 +69,6 @@ class Progress:
     """Chat calls answered in this process."""
     earlier: int = 0
     """Those of earlier processes."""
-    reused: int = 0
-    """Answers taken from the ledger."""
     unknown: int = 0
     retries: int = 0
     cost: float = 0.0
@@ -117,11 +115,6 @@ class Asker:
         self._stop: BaseException | None = None
         self.progress = progress or Progress()
         self.progress.cost, self.progress.earlier = self._budget.cost, self._budget.calls
-
-    @property
-    def stopping(self) -> BaseException | None:
-        """Why no new call is made any more, if so."""
-        return self._stop
 
     def stop(self, why: BaseException) -> None:
         """Make no new calls; those in flight are finished and recorded. The first reason given stays."""
@@ -254,7 +247,6 @@ class Asker:
 
     async def _once(self, key: str, call: Callable[[], Awaitable[Answer]]) -> Answer:
         if (known := self.answers.get(key)) is not None:
-            self.progress.reused += 1
             return known
         if (task := self._waiting.get(key)) is None:
             task = asyncio.create_task(self._limited(key, call))

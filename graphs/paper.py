@@ -35,23 +35,11 @@ class PaperWalk:
 
     def replay(self) -> None:
         """Bring the traversal to where the ledger ends, without a call and without a superstep."""
-        walk = self.traversal
-        while walk.phase is not Phase.DONE:
-            match walk.phase:
-                case Phase.SEED:
-                    walk.seed()
-                    self.on_assigned()
-                case Phase.CANDIDATE:
-                    walk.candidate()
-                case Phase.FINISH:
-                    walk.finish()
-                case Phase.ASSESS:
-                    assert walk.open is not None
-                    answer = self.asker.answers.get(self._question(walk.open).key(self.asker.sampling))
-                    if answer is None or answer.conclusion is None:
-                        return
-                    if walk.answer(Conclusion(answer.conclusion)) is Conclusion.YES:
-                        self.on_assigned()
+        while (asked := self.traversal.to_question()) is not None:
+            answer = self.asker.answers.get(self._question(asked).key(self.asker.sampling))
+            if answer is None or answer.conclusion is None:
+                return
+            self.traversal.answer(Conclusion(answer.conclusion))
 
     def seed(self) -> ComponentState:
         """Start a cluster."""

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from graphs import approximate
 from graphs.alike import STEPS, Floats, Indices, Ints, Pairs, TooManyPairs, best_pairs, nearest, pairs_above
-from graphs.threshold import DEGREES, TIES, calibrated, wanted
+from graphs.threshold import TIES, calibrated, wanted
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -28,8 +28,6 @@ WEIGHT_ONE = 10**9
 """An edge weight of 1.0 as it is stored."""
 FOREIGN_BETA = 1 / 0.07
 """β for embeddings that come without one (METHOD 5a)."""
-MEAN_DEGREE = DEGREES[0]
-"""The mean degree that ``--threshold auto`` aims at (METHOD 5a)."""
 EXACT = 65_536
 """More items than this are related by an approximate index, if its library is there: the extra ``large``."""
 MOST_EDGES = 40_000_000

@@ -43,6 +43,7 @@ class PaperPolicy:
         ]
         for mine in walks:
             mine.replay()
+        context.asker.progress.done = sum(walk.assigned for walk in self._walks)
 
         async def one(mine: PaperWalk) -> None:
             number, walk = mine.component, mine.traversal

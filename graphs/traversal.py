@@ -111,6 +111,25 @@ class Traversal:
         """The clusters that are finished, and the one that is being grown."""
         return [*self.clusters, self._cluster] if self._cluster.members else list(self.clusters)
 
+    @property
+    def assigned(self) -> int:
+        """Nodes that have joined a cluster."""
+        return self.nodes - len(self._unassigned)
+
+    def to_question(self) -> Assessment | None:
+        """Go on to the next question and return it; None when there is none left."""
+        while self.phase is not Phase.DONE:
+            match self.phase:
+                case Phase.SEED:
+                    self.seed()
+                case Phase.CANDIDATE:
+                    self.candidate()
+                case Phase.FINISH:
+                    self.finish()
+                case Phase.ASSESS:
+                    return self.open
+        return None
+
     def seed(self) -> int:
         """Start a cluster at the unassigned node of highest weighted degree within the unassigned part."""
         self._expect(Phase.SEED)
