@@ -22,6 +22,7 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 
 from agents.conclusions import Conclusion
+from graphs.agenda import ASKED, CLOSED, OPEN, PUT_OFF, Agenda
 from graphs.asks import Ask, ComparisonAsk, Decision, EvidenceSettings, MembershipAsk
 from graphs.groups import TRUSTED, Group
 from graphs.likeness import Floats, Indices, Likeness, Whole
@@ -30,8 +31,6 @@ from graphs.odds import Rates, log_odds
 from graphs.pairs import Key, Pairs, bound, key_of, stake
 from graphs.relational import WEIGHT_ONE
 
-PROBES = 24
-"""So many items that were refused are asked about to the end before the others: the error rates become known early."""
 MEMBERS = 20
 """The surest items are asked about first, until half of the clusters have so many members times (1 + the variance
 inside clusters / that between them), which tell where their middles are; from then on those whose place is in doubt
@@ -39,10 +38,6 @@ most, so that a budget is spent where it changes most."""
 SMALL = 10**8
 """Multiplications in a product of matrices that is not worth a second thread."""
 _THREADS = ThreadpoolController()
-AT_ONCE = 5
-"""Questions about one item that may be outstanding together, when there is nothing else to ask."""
-OPEN, ASKED, CLOSED, PUT_OFF = range(4)
-"""States of an item: to be asked about, being asked about, settled, nothing left to ask for now."""
 
 
 class EvidenceSearch:
@@ -63,12 +58,8 @@ class EvidenceSearch:
         self._table = Memberships(self._likeness)
         self._pairs = Pairs()
         self._groups: list[Group] = []
-        self._state = np.full(len(vectors), OPEN, dtype=np.int8)
-        self._unknowns = np.zeros(len(vectors), dtype=np.int64)
+        self._agenda = Agenda(self._table, self._groups, self.settings)
         self._has_founded = np.zeros(len(vectors), dtype=np.bool_)
-        self._used: dict[int, set[tuple[int, ...]]] = {}
-        self._waits_for: dict[int, list[Group]] = {}
-        self._probes: set[int] = set()
         self._compared: set[tuple[tuple[int, ...], tuple[int, ...]]] = set()
         self._comparing: set[Key] = set()
         self._to_compare: list[tuple[float, Key]] = []
@@ -76,7 +67,6 @@ class EvidenceSearch:
         self._since = 0
         self._due = False
         self._ending = False
-        self._middles_known = False
         self._asked = 0
         self._outstanding: deque[Ask] = deque()
         self._new: list[Ask] = []
@@ -145,7 +135,7 @@ class EvidenceSearch:
     @property
     def placed(self) -> int:
         """Items that stand in a cluster for now and are not asked about."""
-        return int(np.count_nonzero(self._state == CLOSED))
+        return int(np.count_nonzero(self._agenda.state == CLOSED))
 
     @property
     def founded(self) -> int:
@@ -170,7 +160,7 @@ class EvidenceSearch:
         small = table.sizes[1:] < 2 * self.settings.representatives
         likely[small & (table.no[:, 1:] > table.yes[:, 1:])] = 0  # it could not be asked there again
         best = np.argmax(likely, axis=1) + 1
-        stuck = self._state == PUT_OFF
+        stuck = self._agenda.state == PUT_OFF
         best[stuck & (likely.max(axis=1) < belief[:, 0]) & small[best - 1]] = 0
         # One of a class that has its cluster, refused there more than once, must not pass for a class of its own.
         astray = self._alone & stuck & (belief[:, 0] < 0.95) & (best > 0)
@@ -187,10 +177,7 @@ class EvidenceSearch:
 
     def _membership(self, ask: MembershipAsk, x: int, conclusion: Conclusion) -> Decision:
         table, group = self._table, ask.group.now()
-        ask.group.outstanding -= 1
-        self._waits_for[x].remove(ask.group)
-        if not self._waits_for[x]:
-            del self._waits_for[x]
+        self._agenda.answered(ask.group, x)
         if group.gone:
             if (did := self._judge(x)) == "open":
                 return Decision(0.0, self._settled, "dissolved", x)
@@ -198,15 +185,15 @@ class EvidenceSearch:
         group.asked += 1
         c = group.column
         if conclusion is Conclusion.UNKNOWN:
-            self._unknowns[x] += 1
+            self._agenda.unknowns[x] += 1
         elif conclusion is Conclusion.YES:
             table.yes[x, c] += 1
             if len(ask.representatives) == 1 and table.home[ask.representatives[0]] == c:
                 table.yes[ask.representatives[0], c] += 1  # the same question the other way round
         else:
             table.no[x, c] += 1
-            if len(self._probes) < PROBES and self.answers >= table.items // 5:
-                self._probes.add(x)
+            if self.answers >= table.items // 5:
+                self._agenda.refused(x)
             if group.size == 1:
                 group.disappointed += max(0.0, float(table.prior[x, c] - table.share[c]))
         table.weigh(x)
@@ -214,7 +201,7 @@ class EvidenceSearch:
 
     def _judge(self, x: int) -> str:
         """Settle an item, found a cluster with it, or put it up for its next question."""
-        if x in self._waits_for:
+        if self._agenda.waits(x):
             return "open"
         belief = self._table.belief[x]
         top = int(belief.argmax())
@@ -222,7 +209,7 @@ class EvidenceSearch:
         alone = home > 0 and self._groups[home - 1].size == 1
         if top == 0:
             if alone and belief[0] >= 1 - self.settings.doubt:
-                self._state[x] = CLOSED
+                self._agenda.state[x] = CLOSED
                 return "open"
             if home == 0 and belief[0] >= 0.5 and self._may_found(x):
                 self._found(x)
@@ -231,7 +218,7 @@ class EvidenceSearch:
         elif belief[top] >= (0.5 if self._takes_on_trust(x, top) else 1 - self.settings.doubt):
             self._settle(x, top)
             return "joined" if home in (0, top) else "moved"
-        self._put_up(np.array([x]))
+        self._agenda.put_up(np.array([x]))
         return "open"
 
     def _takes_on_trust(self, x: int, column: int) -> bool:
@@ -241,7 +228,7 @@ class EvidenceSearch:
     def _settle(self, x: int, column: int) -> None:
         was = int(self._table.home[x])
         self._table.home[x] = column
-        self._state[x] = CLOSED
+        self._agenda.state[x] = CLOSED
         if was == column:
             return
         if was:
@@ -290,7 +277,7 @@ class EvidenceSearch:
         group = Group(name=len(self._named) + 1, column=column, trusted=[x], born=self.answers)
         self._groups.append(group)
         self._named[group.name] = group
-        self._state[x] = CLOSED
+        self._agenda.state[x] = CLOSED
         self._has_founded[x] = True
         self._due = True
 
@@ -304,7 +291,7 @@ class EvidenceSearch:
         return young < 3 + len(self._groups) // 10 and not self._has_founded[x]
 
     def _remove(self, *gone: Group) -> None:
-        self._groups = [group for group in self._groups if group not in gone]
+        self._groups[:] = [group for group in self._groups if group not in gone]
         for column, group in enumerate(self._groups, 1):
             group.column = column
 
@@ -332,112 +319,10 @@ class EvidenceSearch:
             _, key = heapq.heappop(self._to_compare)
             if (comparison := self._compare(key)) is not None:
                 return comparison
-        while (group := self._next_group()) is not None:
-            _, x = heapq.heappop(group.ahead)
-            if (ask := self._ask(group, x)) is not None:
-                return ask
-            self._state[x] = PUT_OFF
-        return self._ask_ahead()
-
-    def _ask(self, group: Group, x: int) -> MembershipAsk | None:
-        shown = group.representatives(self.settings.representatives, x, self._used.get(x, ()))
-        if not shown:
-            return None
-        candidates = [x, *(self._beside(group, shown) if self.settings.batch > 1 else ())]
-        for v in candidates:
-            self._used.setdefault(v, set()).add(shown)
-            self._state[v] = ASKED
-            self._waits_for.setdefault(v, []).append(group)
-        group.outstanding += len(candidates)
-        self._asked += 1
-        return MembershipAsk(self._asked, shown, tuple(candidates), group)
-
-    def _beside(self, group: Group, shown: tuple[int, ...]) -> list[int]:
-        """Others to be judged in the same call: as much in need of it, and not judged with these members yet."""
-        more: list[int] = []
-        passed: list[tuple[float, int]] = []
-        while group.ahead and len(more) < self.settings.batch - 1:
-            rank, v = heapq.heappop(group.ahead)
-            if self._state[v] != OPEN or v in more:
-                continue
-            if v in shown or shown in self._used.get(v, ()):
-                passed.append((rank, v))
-            else:
-                more.append(v)
-            if len(passed) >= self.settings.batch:
-                break
-        for rank, v in passed:
-            heapq.heappush(group.ahead, (rank, v))
-        return more
-
-    def _ask_ahead(self) -> MembershipAsk | None:
-        """Towards the end, ask about an item at several clusters at once rather than let the endpoint wait."""
-        if self.answers < self._table.items or len(self._outstanding) >= self.settings.window // 2:
-            return None
-        for x, groups in self._waits_for.items():
-            if len(groups) >= AT_ONCE or self._table.belief[x].max() > 0.7:
-                continue
-            worth = self._worth(np.array([x]))[0]
-            worth[[group.now().column for group in groups if not group.now().gone]] = 0
-            if self._table.home[x]:
-                worth[self._table.home[x]] = 0
-            best = int(worth.argmax())
-            if worth[best] >= 0.02 and (ask := self._ask(self._groups[best - 1], x)) is not None:
-                return ask
-        return None
-
-    def _next_group(self) -> Group | None:
-        """The cluster to ask at next: a young one, then of those with about as likely an item the smallest.
-
-        So all grow at once, and the middles of all are known before the doubtful items are asked about.
-        """
-        ready: list[Group] = []
-        for group in self._groups:
-            ahead = group.ahead
-            while ahead and self._state[ahead[0][1]] != OPEN:
-                heapq.heappop(ahead)
-            if ahead and group.outstanding < 4 + 2 * len(group.trusted):
-                ready.append(group)
-        if not ready:
-            return None
-        young = [g for g in ready if g.size < 4 and g.outstanding < 2 and g.ahead[0][0] <= -0.15]
-        enough = 0.8 * min(group.ahead[0][0] for group in ready)
-        likely = young or [group for group in ready if group.ahead[0][0] <= enough]
-        return min(likely, key=lambda group: (group.size + group.outstanding, group.ahead[0], group.name))
-
-    def _put_up(self, items: Indices) -> None:
-        """Choose the cluster at which each item is asked next, if that is worth a question."""
-        alone = np.array([self._is_alone(x) for x in items.tolist()], dtype=np.bool_)
-        worth = self._worth(items)
-        worth[alone, self._table.home[items[alone]]] = 0
-        best = worth.argmax(axis=1)
-        likely = worth[np.arange(len(items)), best]
-        self._state[items] = np.where(likely < 1e-4, PUT_OFF, OPEN)
-        # A cluster of one that may be part of another is looked at first: it would draw its likes away.
-        probe = np.array([x in self._probes for x in items.tolist()], dtype=np.bool_)
-        first = likely
-        if self._middles_known:
-            first = np.round(0.94 - 0.44 * self._table.belief[items].max(axis=1), 9)
-        order = np.where(alone, -1.0, np.where(probe, -0.95, -first))
-        for x, column, rank, p in zip(items.tolist(), best.tolist(), order.tolist(), likely.tolist(), strict=True):
-            if p >= 1e-4:
-                heapq.heappush(self._groups[column - 1].ahead, (rank, x))
-
-    def _worth(self, items: Indices) -> Floats:
-        """(rows, c + 1) how likely each item is to belong where it may still be asked."""
-        table, settings = self._table, self.settings
-        asked = table.yes[items] + table.no[items]
-        worth = table.belief[items].copy()
-        worth[:, 0] = 0
-        worth[asked >= settings.asks] = 0
-        repeated = asked.sum(axis=1) - (asked > 0).sum(axis=1)
-        worth[(repeated >= settings.repeats)[:, None] & (asked > 0)] = 0
-        worth[(table.hard[items] > 0.8) | (self._unknowns[items] >= settings.unknowns)] = 0
-        return worth
-
-    def _is_alone(self, x: int) -> bool:
-        home = int(self._table.home[x])
-        return home > 0 and self._groups[home - 1].size == 1
+        idle = self.answers >= self._table.items and len(self._outstanding) < self.settings.window // 2
+        ask = self._agenda.next(self._asked + 1, idle=idle)
+        self._asked += ask is not None
+        return ask
 
     def _compare(self, key: Key) -> ComparisonAsk | None:
         a, b = self._named[key[0]], self._named[key[1]]
@@ -452,7 +337,10 @@ class EvidenceSearch:
                 self._asked += 1
                 return ComparisonAsk(self._asked, (left, right), (a, b))
         if self._ending and self._pairs.likely(key):
-            self._unite(a, b)  # no others could stand for them: what was said has to do
+            # No others could stand for them: what was said has to do.
+            shown = (a.side(k, 0), b.side(k, 0))
+            self._decided.append(Decision(self._pairs.odds(key), bound(a, b), "united", clusters=shown))
+            self._unite(a, b)
         return None
 
     # Stock-taking
@@ -471,7 +359,7 @@ class EvidenceSearch:
             self._weigh()
         spread = self._table.spread
         needed = MEMBERS * (1 + spread.within / spread.between)
-        self._middles_known = sorted(g.size for g in self._groups)[len(self._groups) // 2] >= needed
+        self._agenda.middles_known = sorted(g.size for g in self._groups)[len(self._groups) // 2] >= needed
         self._settle_all()
         self._to_compare, proven = self._pairs.weigh(self._groups, self._table, last)
         for key in proven:
@@ -499,7 +387,7 @@ class EvidenceSearch:
                 seed = np.flatnonzero(home == group.column)
                 self._note("left", seed)
                 home[seed] = 0
-                self._state[seed] = np.where(self._state[seed] == ASKED, ASKED, OPEN)
+                self._agenda.state[seed] = np.where(self._agenda.state[seed] == ASKED, ASKED, OPEN)
         sizes = self._table.sizes
         empty = [group for group in self._groups if sizes[group.column] == 0]
         for group in empty:
@@ -514,8 +402,8 @@ class EvidenceSearch:
         At the end also with those that were refused everywhere while too many clusters were young.
         """
         far = (self._table.belief[:, 0] >= 0.5) & (self._table.home == 0)
-        far &= ~self._has_founded if last else self._state == OPEN
-        far &= self._state != ASKED
+        far &= ~self._has_founded if last else self._agenda.state == OPEN
+        far &= self._agenda.state != ASKED
         if not far.any():
             return False
         x = int(np.argmax(np.where(far, self._centrality, -np.inf)))
@@ -532,18 +420,18 @@ class EvidenceSearch:
         rows = np.arange(table.items)
         top = table.belief.argmax(axis=1)
         best = table.belief[rows, top]
-        free = self._state != ASKED
+        free = self._agenda.state != ASKED
         sure = free & table.answered & (top > 0) & (best >= 1 - doubt)
         self._note("joined", np.flatnonzero(sure & (table.home == 0)))
         self._note("moved", np.flatnonzero(sure & (table.home > 0) & (table.home != top)))
         table.home[sure] = top[sure]
-        self._state[sure] = CLOSED
+        self._agenda.state[sure] = CLOSED
         alone = self._alone
         here = table.belief[rows, table.home]
-        doubted = free & ~sure & (self._state == CLOSED) & ~alone & (here < 1 - 2 * doubt)
+        doubted = free & ~sure & (self._agenda.state == CLOSED) & ~alone & (here < 1 - 2 * doubt)
         if self.answers >= 2 * self.settings.window:
             doubted |= free & alone & (best < 1 - doubt)
-        self._state[doubted] = OPEN
+        self._agenda.state[doubted] = OPEN
         limit = TRUSTED * self.settings.representatives
         trusted: list[list[int]] = [[] for _ in range(len(self._groups) + 1)]
         for v in np.lexsort((rows, -np.round(np.where(alone, 1.0, here), 4))).tolist():
@@ -553,4 +441,4 @@ class EvidenceSearch:
         sizes = table.sizes
         for group in self._groups:
             group.trusted, group.size, group.ahead = trusted[group.column], int(sizes[group.column]), []
-        self._put_up(np.flatnonzero((self._state == OPEN) | (self._state == PUT_OFF)))
+        self._agenda.put_up(np.flatnonzero((self._agenda.state == OPEN) | (self._agenda.state == PUT_OFF)))

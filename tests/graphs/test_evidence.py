@@ -258,6 +258,19 @@ def test_decisions_say_what_was_decided():
     assert any(d.did == "united" and d.odds >= d.bound > 2.5 for d in did)
 
 
+@settings(max_examples=60, deadline=None)
+@given(worlds(), st.floats(0, 0.3), st.integers(1, 40))
+def test_no_union_goes_untold(world, error, window):
+    kinds, vectors = world
+    agent, search = Truth(kinds, error, error), begun(vectors, EvidenceSettings(window=window))
+    waiting, united = deque(search.questions()), 0
+    while waiting:
+        ask = waiting.popleft()
+        united += sum(d.did == "united" for d in search.apply(ask, agent(ask)))
+        waiting.extend(search.questions())
+    assert united == sum(group.into is not None for group in search._named.values())
+
+
 def test_doubtful_items_come_before_sure_ones_once_the_middles_are_known():
     """A budget that ends early has been spent where it changes most (the issue of a partition so far)."""
     kinds, vectors = collection(600, 6, 1.2, stray=0.08)
