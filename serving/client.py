@@ -314,11 +314,11 @@ class Endpoint:
     ) -> _Answered[T]:
         """One question with its retries; `patience` is in seconds, for one try."""
         content = None if body is None else bodies.encode(body)
-        tries = _Tries(others=self._gate.limit.answered)
+        tries, given_up = _Tries(others=self._gate.limit.answered), self._given_up
         while True:
             ticket = await self._gate.enter(again=tries.made > 0)
             try:
-                if tries.made and self._given_up is not None:
+                if self._given_up is not None and (tries.made or self._given_up is not given_up):
                     raise type(self._given_up)(str(self._given_up))
                 tries.made += 1
                 started = time.perf_counter()
