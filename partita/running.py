@@ -328,7 +328,7 @@ def _on_signals(loop: asyncio.AbstractEventLoop, stop: Callable[[], None]) -> It
             loop.add_signal_handler(number, stop)
             caught.append((number, previous))
         except (NotImplementedError, RuntimeError, ValueError):
-            continue
+            continue  # not POSIX, or not the main thread (a notebook): Ctrl-C then is Python's own
     try:
         yield
     finally:

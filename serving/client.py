@@ -14,8 +14,6 @@ reply without a conclusion is a reply.
 from __future__ import annotations
 
 import asyncio
-import importlib
-import ipaddress
 import random
 import time
 from collections.abc import Callable
@@ -23,29 +21,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
-from urllib.parse import urlsplit
-from urllib.request import getproxies
+from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 
 from serving import answers, bodies
-from serving.answers import Fault, HttpAnswer, NoSuchPath
+from serving.answers import Fault, NoSuchPath
 from serving.limit import Gate, Ticket
-from serving.wire import Wire
-from storage.errors import (
-    EndpointError,
-    ModelUnknown,
-    UsageError,
-)
-
-if TYPE_CHECKING:
-    from openai import AsyncOpenAI
+from serving.sender import Sender, silent
+from storage.errors import EndpointError, ModelUnknown
 
 T = TypeVar("T")
-
-MAX_ANSWER_BYTES = 32 << 20
-"""A longer answer is a fault: nothing that we ask for comes near it."""
 
 RETRY_AFTER_CAP = 60.0
 """Seconds that a `Retry-After` can make us wait, whatever it says."""
@@ -66,20 +52,7 @@ LONGEST_WAIT = 180.0
 RETRY_LINES = 30.0
 """Seconds before a kind of fault is told of again."""
 
-CONNECT_TIMEOUT = 10.0
 MODELS_TIMEOUT = 20.0
-KEEP_CONNECTIONS = 4.0
-"""Seconds without use; many servers close after 5."""
-
-_KEPT_HEADERS = {
-    b"accept", b"accept-encoding", b"authorization", b"connection", b"content-length", b"content-type", b"host",
-    b"idempotency-key", b"user-agent", b"x-stainless-raw-response",
-}  # fmt: skip
-_UNWANTED_HEADERS = [
-    f"X-Stainless-{name}"
-    for name in ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")
-]  # fmt: skip
-"""openai's own, which would be thrown out again: not making them is cheaper."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,10 +132,10 @@ class Endpoint:
         max_attempts: int = 6,
         on_retry: Callable[[str], None] | None = None,
     ) -> None:
-        self.url = _checked_url(url)
+        self._sender = Sender(url, api_key, request_timeout=request_timeout, concurrency=concurrency)
+        self.url = self._sender.url
         self._model = model
         self._resolved = False
-        self._key = _checked_key(api_key)
         self._request_timeout = request_timeout
         self._max_attempts = max_attempts
         self._on_retry = on_retry
@@ -174,7 +147,6 @@ class Endpoint:
         self._told_limit = concurrency
         self._told: dict[str, tuple[float, int]] = {}
         self._resolving = asyncio.Lock()
-        self._client = self._connect(concurrency)
 
     def __repr__(self) -> str:
         return f"Endpoint({self.url!r}, model={self._model!r})"
@@ -190,7 +162,7 @@ class Endpoint:
     async def aclose(self) -> None:
         """Close the connections; safe to call twice."""
         self._gate.close()
-        await self._client.close()
+        await self._sender.aclose()
 
     @property
     def in_flight(self) -> int:
@@ -324,9 +296,9 @@ class Endpoint:
                 started = time.perf_counter()
                 try:
                     async with asyncio.timeout(patience):
-                        outcome = await self._try(method, path, content, key, read)
+                        outcome = await self._sender.once(method, path, content, key, read)
                 except TimeoutError:
-                    outcome = _silent(patience)
+                    outcome = silent(patience)
                 if not isinstance(outcome, Fault):
                     self._answered(ticket)
                     return _Answered(outcome, time.perf_counter() - started, tries.made)
@@ -364,7 +336,7 @@ class Endpoint:
             pause = min(fault.retry_after or 0.0, RETRY_AFTER_CAP)  # the gate sees to the rest
         else:
             rest = pause = _pause(tries.faults, fault)
-        seen = self._scrub(fault.seen)
+        seen = self._sender.scrub(fault.seen)
         if self._given_up is not None:
             raise type(self._given_up)(str(self._given_up))
         turned_away = self._only_turns_away(now, max(pause, limit.paused_until - now))
@@ -373,7 +345,7 @@ class Endpoint:
             times = f" ({tries.made} tries)" if tries.made > 1 else ""
             if turned_away and self._refused_since is not None:
                 times = f" to everything for {now - self._refused_since:.0f} s"
-            error = fault.kind(f"{self.url} {seen}{times}: {self._scrub(fault.advice)}")
+            error = fault.kind(f"{self.url} {seen}{times}: {self._sender.scrub(fault.advice)}")
             if fault.turned_away or fault.silent or fault.refused:
                 # What is waiting needs not find it out for itself; an answer to any question takes it back.
                 self._given_up = error
@@ -411,135 +383,6 @@ class Endpoint:
         self._told_limit = min(allowed, told)
         return allowed < told or not excused
 
-    async def _try(
-        self, method: str, path: str, content: bytes | None, key: str | None, read: Callable[[bytes], T]
-    ) -> T | Fault:
-        """Send once and read the answer.
-
-        Raises:
-            EndpointError: an answer that no retry can better.
-        """
-        try:
-            body, content_type = await self._send(method, path, content, key)
-        except HttpAnswer as answer:
-            verdict = answers.judge(answer, self.url)
-        except (self._openai.APIConnectionError, self._httpx.HTTPError) as error:
-            cause = error.__cause__ or error
-            # openai before 3 wraps whatever comes out of a hook
-            verdict = answers.judge(cause, self.url) if isinstance(cause, HttpAnswer) else self._broken(error, cause)
-        else:
-            if body is None:
-                why = f"more than {MAX_ANSWER_BYTES >> 20} MB"
-                return answers.malformed(b"", content_type, why, self.url)
-            try:
-                return read(body)
-            except ValueError as why:
-                return answers.malformed(body, content_type, str(why), self.url)
-        if isinstance(verdict, Fault):
-            return verdict
-        verdict.args = (self._scrub(str(verdict)),)
-        raise verdict
-
-    async def _send(self, method: str, path: str, content: bytes | None, key: str | None) -> tuple[bytes | None, str]:
-        """Body and content type of a 2xx answer; no body where it is longer than we take."""
-        headers = self._headers if key is None else self._headers | {"Idempotency-Key": key}
-        url = self.url + path
-        if content is None:
-            response = await self._client.get(url, cast_to=object, options={"headers": headers})
-        else:
-            response = await self._client.post(url, cast_to=object, content=content, options={"headers": headers})
-        raw: Any = response
-        try:
-            return await _bounded(raw.http_response), raw.headers.get("content-type", "")
-        finally:
-            await raw.close()
-
-    def _connect(self, concurrency: int) -> AsyncOpenAI:
-        """The official client, with its retries, redirects and environment variables switched off."""
-        self._openai = importlib.import_module("openai")
-        # openai 3 stands on httpx2, earlier ones on httpx; the two have the same names
-        stands_on = next(c for c in self._openai.DefaultAsyncHttpxClient.__mro__ if c.__name__ == "AsyncClient")
-        self._httpx = importlib.import_module(stands_on.__module__.partition(".")[0])
-        httpx, anonymous, omit = self._httpx, self._key is None, self._openai.Omit()
-        self._headers = {
-            "X-Stainless-Raw-Response": "stream",  # openai's own switch: hand the response over unread
-            "X-Stainless-Retry-Count": omit,
-            "X-Stainless-Read-Timeout": omit,
-        }
-
-        def ours(name: bytes) -> bool:
-            return name in _KEPT_HEADERS and not (anonymous and name == b"authorization")
-
-        async def only_ours(request: Any) -> None:
-            sent = [(name.lower(), value) for name, value in request.headers.raw]
-            kept = [header for header in sent if ours(header[0])]
-            if len(kept) < len(sent):
-                request.headers = httpx.Headers(kept)
-
-        async def refuse(response: Any) -> None:
-            if not 200 <= response.status_code < 300:
-                body = await _bounded(response, 1 << 20)
-                raise HttpAnswer(response.status_code, dict(response.headers), body or b"")
-
-        connect_timeout = min(CONNECT_TIMEOUT, self._request_timeout)
-        timeout = self._openai.Timeout(self._request_timeout, connect=connect_timeout)
-        http_client = self._openai.DefaultAsyncHttpxClient(
-            timeout=timeout,
-            follow_redirects=False,
-            limits=httpx.Limits(
-                max_connections=None, max_keepalive_connections=concurrency, keepalive_expiry=KEEP_CONNECTIONS
-            ),
-            trust_env=not _is_loopback(self.url),  # a proxy for the world is no proxy for this machine
-            event_hooks={"request": [only_ours], "response": [refuse]},
-            transport=self._transport(connect_timeout),
-        )
-        client: AsyncOpenAI = self._openai.AsyncOpenAI(
-            base_url=self.url,
-            api_key=self._key or "none",
-            organization="",
-            project="",
-            max_retries=0,
-            timeout=timeout,
-            default_headers=dict.fromkeys(_UNWANTED_HEADERS, omit),
-            http_client=http_client,
-        )
-        return client
-
-    def _transport(self, connect_timeout: float) -> Wire | None:
-        """Ours where it will do; None for the stock one, which knows TLS and the proxies of the environment."""
-        if not self.url.lower().startswith("http://") or (not _is_loopback(self.url) and getproxies()):
-            return None
-        return Wire(self._httpx, connect_timeout=connect_timeout, keep=KEEP_CONNECTIONS, most=MAX_ANSWER_BYTES)
-
-    def _broken(self, error: BaseException, cause: BaseException) -> Fault:
-        if isinstance(cause, self._httpx.ConnectTimeout):
-            within = min(CONNECT_TIMEOUT, self._request_timeout)
-            return Fault(f"took no connection within {within:g} s", "is the server running, and is --endpoint right?")
-        if isinstance(error, self._openai.APITimeoutError) or isinstance(cause, self._httpx.TimeoutException):
-            return _silent(self._request_timeout)
-        why = self._scrub(_root(cause))
-        if isinstance(cause, self._httpx.ConnectError):
-            return Fault(f"can't be reached ({why})", "is the server running, and is --endpoint right?", refused=True)
-        return Fault(f"broke the connection ({why})", "look at the server's log, and try again when it works")
-
-    def _scrub(self, words: str) -> str:
-        """Some servers repeat the key in their messages."""
-        return words if self._key is None else words.replace(self._key, "***")
-
-
-async def _bounded(response: Any, limit: int = MAX_ANSWER_BYTES) -> bytes | None:
-    chunks, size = [], 0
-    async for chunk in response.aiter_bytes():
-        size += len(chunk)
-        if size > limit:
-            return None
-        chunks.append(chunk)
-    return b"".join(chunks)
-
-
-def _silent(seconds: float) -> Fault:
-    return Fault(f"gave no answer within {seconds:g} s", "raise --request-timeout or lower --concurrency", silent=True)
-
 
 def _pause(attempt: int, fault: Fault) -> float:
     """Seconds before the next try: exponential with full jitter, never before `Retry-After`."""
@@ -548,50 +391,3 @@ def _pause(attempt: int, fault: Fault) -> float:
     if fault.retry_after is None:
         return jitter
     return min(fault.retry_after, RETRY_AFTER_CAP) + min(jitter, 1.0)
-
-
-def _checked_url(url: str) -> str:
-    shown = "--endpoint" if "@" in url or "?" in url else repr(url)  # what may hold a key is not repeated
-    try:
-        parts = urlsplit(url.strip())
-        host, _ = parts.hostname, parts.port
-        (host or "").encode("idna")
-    except ValueError:
-        raise UsageError(f"{shown} is no URL: give one such as http://127.0.0.1:8000/v1") from None
-    if parts.scheme not in ("http", "https") or not host:
-        raise UsageError(f"{shown} is no URL of an endpoint: give one such as http://127.0.0.1:8000/v1")
-    if parts.username is not None or parts.password is not None:
-        raise UsageError("--endpoint holds a user name or password: take it out and set PARTITA_API_KEY instead")
-    if parts.query or parts.fragment:
-        raise UsageError("--endpoint has a query (?…) or a fragment (#…): give the base URL only")
-    return url.strip().rstrip("/")
-
-
-def _checked_key(key: str | None) -> str | None:
-    if not key or not key.strip():
-        return None
-    key = key.strip()
-    if not key.isascii() or not key.isprintable() or " " in key:
-        raise UsageError("the API key has characters that no key has: set PARTITA_API_KEY again")
-    return key
-
-
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
-
-
-def _root(error: BaseException) -> str:
-    """What the operating system said, where it said something: "Connection refused" rather than "attempts failed"."""
-    deepest: BaseException | None = error
-    while deepest is not None:
-        if isinstance(deepest, OSError) and deepest.strerror:
-            return deepest.strerror
-        if isinstance(deepest, BaseExceptionGroup):
-            deepest = deepest.exceptions[0]
-        else:
-            deepest = deepest.__cause__ or deepest.__context__
-    return answers.one_line(str(error)) or type(error).__name__

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import serving.client
+import serving.sender
 from serving import answers
 from serving.answers import one_line
 from serving.client import Endpoint
@@ -41,7 +42,7 @@ def quick_back_off(monkeypatch: pytest.MonkeyPatch) -> None:
 def transport(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """All holds with the transport for plain HTTP as with httpx's own."""
     if request.param == "stock":
-        monkeypatch.setattr(Endpoint, "_transport", lambda *_: None)
+        monkeypatch.setattr(serving.sender.Sender, "_transport", lambda *_: None)
 
 
 def connect(server: Scripted, **more: Any) -> Endpoint:
@@ -127,7 +128,7 @@ async def test_silence_is_a_fault() -> None:
 
 
 async def test_an_answer_that_never_ends_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving.client._bounded, "__defaults__", (1 << 20,))
+    monkeypatch.setattr(serving.sender._bounded, "__defaults__", (1 << 20,))
     flood = answer(b" " * (10 << 20))
     bomb = answer(gzip.compress(b" " * (40 << 20)), Content_Encoding="gzip")
     async with scripted(flood, bomb, chat()) as server, connect(server) as endpoint:

@@ -1,0 +1,241 @@
+"""Sending one request to an endpoint over the official client, and telling its faults from its errors.
+
+`Sender` knows URLs, keys, headers and transports. How often a question is asked, and when, is `serving.client`'s.
+"""
+
+from __future__ import annotations
+
+import importlib
+import ipaddress
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+from serving import answers
+from serving.answers import Fault, HttpAnswer
+from serving.wire import Wire
+from storage.errors import UsageError
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+
+T = TypeVar("T")
+
+MAX_ANSWER_BYTES = 32 << 20
+"""A longer answer is a fault: nothing that we ask for comes near it."""
+
+CONNECT_TIMEOUT = 10.0
+KEEP_CONNECTIONS = 4.0
+"""Seconds without use; many servers close after 5."""
+
+_KEPT_HEADERS = {
+    b"accept", b"accept-encoding", b"authorization", b"connection", b"content-length", b"content-type", b"host",
+    b"idempotency-key", b"user-agent", b"x-stainless-raw-response",
+}  # fmt: skip
+_UNWANTED_HEADERS = [
+    f"X-Stainless-{name}"
+    for name in ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")
+]  # fmt: skip
+"""openai's own, which would be thrown out again: not making them is cheaper."""
+
+
+class Sender:
+    """Sends to one base URL.
+
+    Args:
+        url: base URL, usually ending in /v1; http or https, no credentials or query in it.
+        key: sent as a bearer token; it appears in no message.
+        request_timeout: seconds for one request, from sending to the last byte.
+        concurrency: connections kept open.
+
+    Raises:
+        UsageError: a URL or a key that can't be one.
+    """
+
+    def __init__(self, url: str, key: str | None, *, request_timeout: float, concurrency: int) -> None:
+        self.url = _checked_url(url)
+        self._key = _checked_key(key)
+        self._request_timeout = request_timeout
+        self._client = self._connect(concurrency)
+
+    async def aclose(self) -> None:
+        """Close the connections; safe to call twice."""
+        await self._client.close()
+
+    async def once(
+        self, method: str, path: str, content: bytes | None, key: str | None, read: Callable[[bytes], T]
+    ) -> T | Fault:
+        """Send a request and read the answer.
+
+        Raises:
+            EndpointError: an answer that no retry can better.
+        """
+        try:
+            body, content_type = await self._send(method, path, content, key)
+        except HttpAnswer as answer:
+            verdict = answers.judge(answer, self.url)
+        except (self._openai.APIConnectionError, self._httpx.HTTPError) as error:
+            cause = error.__cause__ or error
+            # openai before 3 wraps whatever comes out of a hook
+            verdict = answers.judge(cause, self.url) if isinstance(cause, HttpAnswer) else self._broken(error, cause)
+        else:
+            if body is None:
+                why = f"more than {MAX_ANSWER_BYTES >> 20} MB"
+                return answers.malformed(b"", content_type, why, self.url)
+            try:
+                return read(body)
+            except ValueError as why:
+                return answers.malformed(body, content_type, str(why), self.url)
+        if isinstance(verdict, Fault):
+            return verdict
+        verdict.args = (self.scrub(str(verdict)),)
+        raise verdict
+
+    async def _send(self, method: str, path: str, content: bytes | None, key: str | None) -> tuple[bytes | None, str]:
+        """Body and content type of a 2xx answer; no body where it is longer than we take."""
+        headers = self._headers if key is None else self._headers | {"Idempotency-Key": key}
+        url = self.url + path
+        if content is None:
+            response = await self._client.get(url, cast_to=object, options={"headers": headers})
+        else:
+            response = await self._client.post(url, cast_to=object, content=content, options={"headers": headers})
+        raw: Any = response
+        try:
+            return await _bounded(raw.http_response), raw.headers.get("content-type", "")
+        finally:
+            await raw.close()
+
+    def _connect(self, concurrency: int) -> AsyncOpenAI:
+        """The official client, with its retries, redirects and environment variables switched off."""
+        self._openai = importlib.import_module("openai")
+        # openai 3 stands on httpx2, earlier ones on httpx; the two have the same names
+        stands_on = next(c for c in self._openai.DefaultAsyncHttpxClient.__mro__ if c.__name__ == "AsyncClient")
+        self._httpx = importlib.import_module(stands_on.__module__.partition(".")[0])
+        httpx, anonymous, omit = self._httpx, self._key is None, self._openai.Omit()
+        self._headers = {
+            "X-Stainless-Raw-Response": "stream",  # openai's own switch: hand the response over unread
+            "X-Stainless-Retry-Count": omit,
+            "X-Stainless-Read-Timeout": omit,
+        }
+
+        def ours(name: bytes) -> bool:
+            return name in _KEPT_HEADERS and not (anonymous and name == b"authorization")
+
+        async def only_ours(request: Any) -> None:
+            sent = [(name.lower(), value) for name, value in request.headers.raw]
+            kept = [header for header in sent if ours(header[0])]
+            if len(kept) < len(sent):
+                request.headers = httpx.Headers(kept)
+
+        async def refuse(response: Any) -> None:
+            if not 200 <= response.status_code < 300:
+                body = await _bounded(response, 1 << 20)
+                raise HttpAnswer(response.status_code, dict(response.headers), body or b"")
+
+        connect_timeout = min(CONNECT_TIMEOUT, self._request_timeout)
+        timeout = self._openai.Timeout(self._request_timeout, connect=connect_timeout)
+        http_client = self._openai.DefaultAsyncHttpxClient(
+            timeout=timeout,
+            follow_redirects=False,
+            limits=httpx.Limits(
+                max_connections=None, max_keepalive_connections=concurrency, keepalive_expiry=KEEP_CONNECTIONS
+            ),
+            trust_env=not _is_loopback(self.url),  # a proxy for the world is no proxy for this machine
+            event_hooks={"request": [only_ours], "response": [refuse]},
+            transport=self._transport(connect_timeout),
+        )
+        client: AsyncOpenAI = self._openai.AsyncOpenAI(
+            base_url=self.url,
+            api_key=self._key or "none",
+            organization="",
+            project="",
+            max_retries=0,
+            timeout=timeout,
+            default_headers=dict.fromkeys(_UNWANTED_HEADERS, omit),
+            http_client=http_client,
+        )
+        return client
+
+    def _transport(self, connect_timeout: float) -> Wire | None:
+        """Ours where it will do; None for the stock one, which knows TLS and the proxies of the environment."""
+        if not self.url.lower().startswith("http://") or (not _is_loopback(self.url) and getproxies()):
+            return None
+        return Wire(self._httpx, connect_timeout=connect_timeout, keep=KEEP_CONNECTIONS, most=MAX_ANSWER_BYTES)
+
+    def _broken(self, error: BaseException, cause: BaseException) -> Fault:
+        if isinstance(cause, self._httpx.ConnectTimeout):
+            within = min(CONNECT_TIMEOUT, self._request_timeout)
+            return Fault(f"took no connection within {within:g} s", "is the server running, and is --endpoint right?")
+        if isinstance(error, self._openai.APITimeoutError) or isinstance(cause, self._httpx.TimeoutException):
+            return silent(self._request_timeout)
+        why = self.scrub(_root(cause))
+        if isinstance(cause, self._httpx.ConnectError):
+            return Fault(f"can't be reached ({why})", "is the server running, and is --endpoint right?", refused=True)
+        return Fault(f"broke the connection ({why})", "look at the server's log, and try again when it works")
+
+    def scrub(self, words: str) -> str:
+        """Some servers repeat the key in their messages."""
+        return words if self._key is None else words.replace(self._key, "***")
+
+
+async def _bounded(response: Any, limit: int = MAX_ANSWER_BYTES) -> bytes | None:
+    chunks, size = [], 0
+    async for chunk in response.aiter_bytes():
+        size += len(chunk)
+        if size > limit:
+            return None
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def silent(seconds: float) -> Fault:
+    """The fault of giving no answer in time."""
+    return Fault(f"gave no answer within {seconds:g} s", "raise --request-timeout or lower --concurrency", silent=True)
+
+
+def _checked_url(url: str) -> str:
+    shown = "--endpoint" if "@" in url or "?" in url else repr(url)  # what may hold a key is not repeated
+    try:
+        parts = urlsplit(url.strip())
+        host, _ = parts.hostname, parts.port
+        (host or "").encode("idna")
+    except ValueError:
+        raise UsageError(f"{shown} is no URL: give one such as http://127.0.0.1:8000/v1") from None
+    if parts.scheme not in ("http", "https") or not host:
+        raise UsageError(f"{shown} is no URL of an endpoint: give one such as http://127.0.0.1:8000/v1")
+    if parts.username is not None or parts.password is not None:
+        raise UsageError("--endpoint holds a user name or password: take it out and set PARTITA_API_KEY instead")
+    if parts.query or parts.fragment:
+        raise UsageError("--endpoint has a query (?…) or a fragment (#…): give the base URL only")
+    return url.strip().rstrip("/")
+
+
+def _checked_key(key: str | None) -> str | None:
+    if not key or not key.strip():
+        return None
+    key = key.strip()
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise UsageError("the API key has characters that no key has: set PARTITA_API_KEY again")
+    return key
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def _root(error: BaseException) -> str:
+    """What the operating system said, where it said something: "Connection refused" rather than "attempts failed"."""
+    deepest: BaseException | None = error
+    while deepest is not None:
+        if isinstance(deepest, OSError) and deepest.strerror:
+            return deepest.strerror
+        if isinstance(deepest, BaseExceptionGroup):
+            deepest = deepest.exceptions[0]
+        else:
+            deepest = deepest.__cause__ or deepest.__context__
+    return answers.one_line(str(error)) or type(error).__name__
