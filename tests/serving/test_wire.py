@@ -9,8 +9,8 @@ from typing import Any
 import httpx2
 import pytest
 
-import serving.client
-from serving.client import Endpoint
+import serving.sender
+from serving.sender import Sender
 from serving.wire import Wire
 from tests.serving.scripted import Asked, Scripted, answer, chat, scripted
 
@@ -101,6 +101,7 @@ async def test_a_cancelled_call_leaves_nothing_behind() -> None:
     ],
 )
 async def test_where_it_is_used(url: str, proxy: bool, ours: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving.client, "getproxies", lambda: {"http": "http://127.0.0.1:9"} if proxy else {})
-    async with Endpoint(url, model="m", api_key=None) as endpoint:
-        assert (endpoint._transport(1.0) is not None) is ours
+    monkeypatch.setattr(serving.sender, "getproxies", lambda: {"http": "http://127.0.0.1:9"} if proxy else {})
+    sender = Sender(url, None, request_timeout=1.0, concurrency=1)
+    assert (sender._transport(1.0) is not None) is ours
+    await sender.aclose()
