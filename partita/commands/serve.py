@@ -1,15 +1,38 @@
-"""``partita serve``: the built-in model over HTTP."""
+"""``partita serve``: models over HTTP. Without a verb of its own: the built-in server."""
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 
 import click
 
 from partita.settings import read_environment
 
+FORMS = {
+    "export": "Turn a trained checkpoint into a folder that vLLM serves.",
+    "vllm": "Serve an exported model with vLLM: chat and embeddings, watched.",
+}
+"""Verbs under ``serve``; each is a module ``partita.commands.serve_NAME``, imported when used."""
 
-@click.command("serve")
+
+class _Forms(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(FORMS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in FORMS:
+            return None
+        command = import_module(f"partita.commands.serve_{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(FORMS.items()))
+
+
+@click.group("serve", cls=_Forms, invoke_without_command=True)
 @click.option(
     "--model",
     "model_path",
@@ -27,8 +50,14 @@ from partita.settings import read_environment
     show_default=True,
     help="Requests answered in one pass.",
 )
-def command(model_path: Path | None, host: str, port: int, batch_size: int) -> None:
-    """Serve the built-in model as an OpenAI-compatible API: chat with images, chat-form embeddings."""
+@click.pass_context
+def command(ctx: click.Context, model_path: Path | None, host: str, port: int, batch_size: int) -> None:
+    """Serve a model as an OpenAI-compatible API: chat with images, chat-form embeddings.
+
+    Without a command: the built-in server, for the built-in model or another LLaVA-Qwen2 folder.
+    """
+    if ctx.invoked_subcommand is not None:
+        return
     from serving.server import run_server
 
     key = read_environment().api_key
