@@ -38,8 +38,9 @@ class Generation(Protocol):
 class Model(Protocol):
     """A model that the server can put behind the API; `serving.llava` has the real one.
 
-    `beta` and `threshold` are the embedding head's own (METHOD 2, 3), `criteria` what it was trained to see. Both
-    verbs raise ValueError, in words for the caller, for a conversation that they can't take.
+    `beta` and `threshold` are the embedding head's own (METHOD 2, 3), `threshold` None for a head that nobody trained;
+    `criteria` is what the model was trained to see. Both verbs raise ValueError, in words for the caller, for a
+    conversation that they can't take.
     """
 
     @property
@@ -49,7 +50,7 @@ class Model(Protocol):
     @property
     def beta(self) -> float: ...
     @property
-    def threshold(self) -> float: ...
+    def threshold(self) -> float | None: ...
     @property
     def criteria(self) -> tuple[str, ...]: ...
 

@@ -64,6 +64,8 @@ def load_model(model_path: Path | None = None, threads: int | None = None) -> Mo
         raise UsageError(f"there is no model folder at {folder}: check the path, or leave it out for the built-in one")
     try:
         return LlavaQwen2.load(folder, threads)
+    except UsageError:
+        raise
     except Exception as error:  # safetensors, json and torch each have errors of their own
         why = " ".join(str(error).split())[:200] or type(error).__name__
         raise UsageError(f"the model in {folder} can't be loaded ({why}): install or export it again") from error

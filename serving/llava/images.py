@@ -56,11 +56,16 @@ def read_image(url: str) -> Image.Image:
 
 def to_pixels(image: Image.Image, size: int) -> np.ndarray:
     """The whole image as RGB, scaled to (size, size, 3) uint8 with an antialiasing filter."""
+    rgb = on_white(image)
+    if rgb.size != (size, size):
+        rgb = rgb.resize((size, size), Image.Resampling.BILINEAR)
+    return np.asarray(rgb)
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """RGB, with what is transparent on white."""
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         layer = image.convert("RGBA")
         ground = Image.new("RGBA", layer.size, (255, 255, 255, 255))
         image = Image.alpha_composite(ground, layer)
-    rgb = image.convert("RGB")
-    if rgb.size != (size, size):
-        rgb = rgb.resize((size, size), Image.Resampling.BILINEAR)
-    return np.asarray(rgb)
+    return image.convert("RGB")

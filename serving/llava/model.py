@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -13,17 +12,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
-from transformers import LlavaConfig, LlavaForConditionalGeneration
 
+from serving.llava.checkpoint import Checkpoint, read_checkpoint
 from serving.llava.errors import MessageError
-from serving.llava.images import read_image, to_pixels
-from serving.llava.network import EmbeddingHead, greedy, states_at, to_tensor
-from serving.llava.prompt import Message, Prompt, Vocabulary, build_prompt, with_embedding
+from serving.llava.images import read_image
+from serving.llava.network import Network, greedy, states_at, width_of
+from serving.llava.prompt import Message, Prompt, build_prompt, image_urls, with_embedding
+from serving.llava.sight import features
+from serving.llava.tower import TowerConfig
 
-LONGEST_PROMPT = 4096
+LONGEST_PROMPT = 32_768
+"""Tokens, where the model itself would read more."""
+MOST_IMAGES = 128
+"""In one question."""
 _ROWS = 32
+_KEPT_TOKENS = 200_000
+"""Of images, which are looked at once and kept for a while."""
 _CANDIDATE = re.compile(r"Candidate (\d+):")
 
 
@@ -46,68 +51,59 @@ class LlavaQwen2:
     time.
     """
 
-    def __init__(
-        self,
-        network: LlavaForConditionalGeneration,
-        head: EmbeddingHead,
-        vocabulary: Vocabulary,
-        about: Mapping[str, Any],
-    ) -> None:
-        self.network, self.head, self.vocabulary = network, head, vocabulary
+    def __init__(self, checkpoint: Checkpoint, device: torch.device | str = "cpu") -> None:
+        network: Any = checkpoint.network
+        self.network: Network = network.to(device)
+        self.head = checkpoint.head.to(device)
         self.network.train(False)
         self.head.train(False)
-        self.name: str = about["name"]
-        self.criteria: tuple[str, ...] = tuple(about["criteria"])
-        self.embedding_width: int = head.projection.shape[1]
-        self.beta: float = float(head.beta.detach())
-        self.threshold: float = float(about["threshold"])
+        self.vocabulary = checkpoint.vocabulary
+        self._process, self._about = checkpoint.process, checkpoint.about
+        self.name = checkpoint.about.name
+        self.criteria = checkpoint.about.criteria
+        self.embedding_width: int = self.head.projection.shape[1]
+        self.beta = float(self.head.beta)
+        self.threshold = checkpoint.about.threshold
+        self._longest = min(LONGEST_PROMPT, int(self.network.config.get_text_config().max_position_embeddings))
+        self._built_in = isinstance(self.network.config.vision_config, TowerConfig)
         self._seen: OrderedDict[bytes, Tensor] = OrderedDict()
+        self._kept = 0
 
     @classmethod
     def load(cls, path: Path, threads: int | None = None) -> LlavaQwen2:
-        """Read a weights folder. Weights are stored in bfloat16 and computed with in float32. `threads` is torch's
+        """Read a model folder of any form that `serving.llava.checkpoint` knows.
+
+        On a GPU in bfloat16 where there is one, otherwise in float32: bfloat16 is slower on CPUs. `threads` is torch's
         for the process.
 
-        Raises FileNotFoundError when the folder lacks a file, ValueError when its files do not belong together.
+        Raises UsageError when the folder lacks a file or its files do not belong together.
         """
         if threads is not None:
             torch.set_num_threads(threads)
-        about = json.loads((path / "partita.json").read_text(encoding="utf-8"))
-        if about.get("format") != 1:
-            raise ValueError(f"{path} holds weights of format {about.get('format')}; this version reads format 1")
-        network = LlavaForConditionalGeneration(LlavaConfig.from_pretrained(str(path)))
-        network.load_state_dict({name: _float(t) for name, t in load_file(path / "model.safetensors").items()})
-        weights = {name: _float(t) for name, t in load_file(path / "head.safetensors").items()}
-        head = EmbeddingHead(*weights["projection"].shape)
-        head.load_state_dict(weights)
-        return cls(network, head, Vocabulary.load(path / "tokenizer.json"), about)
-
-    @property
-    def image_tokens(self) -> int:
-        """Tokens an image becomes."""
-        return int(self.network.config.image_seq_length)
+        gpu = torch.cuda.is_available()
+        read = read_checkpoint(path, dtype=torch.bfloat16 if gpu else torch.float32)
+        return cls(read, "cuda" if gpu else "cpu")
 
     def generate(
         self, conversations: Sequence[Sequence[Message]], max_new_tokens: Sequence[int] | int, temperature: float = 0.0
     ) -> list[Generation]:
-        """A reply to each conversation. Several candidates in one question are judged one by one, their conclusions
-        joined in order.
+        """A reply to each conversation. Several candidates in one question are judged one by one where the model was
+        trained so, their conclusions joined in order.
 
-        Raises MessageError (a ValueError) when a conversation has no image, too many tokens or a part the model
-        cannot read.
+        Raises MessageError (a ValueError) when a conversation has too many tokens or images, a part the model cannot
+        read, or nothing that this model knows.
         """
         limits = [max_new_tokens] * len(conversations) if isinstance(max_new_tokens, int) else list(max_new_tokens)
-        pieces = [_by_candidate(messages) for messages in conversations]
-        prompts = [[self._prompt(piece) for piece in group] for group in pieces]
-        flat = [prompt for group in prompts for prompt in group]
+        pieces = [_by_candidate(messages) if self._about.one_candidate else [messages] for messages in conversations]
+        asked = self._asked([piece for group in pieces for piece in group])
+        flat = [prompt for prompt, _ in asked]
         each = [max(1, limit // len(group)) for group, limit in zip(pieces, limits, strict=True) for _ in group]
         rows: list[list[int]] = [[] for _ in flat]
         for chunk in _chunks(flat):
-            features = self._features([url for i in chunk for url in flat[i].image_urls])
             made = greedy(
                 self.network,
                 [flat[i].ids for i in chunk],
-                features,
+                self._together([asked[i][1] for i in chunk]),
                 [each[i] for i in chunk],
                 self.vocabulary.end,
                 self.vocabulary.pad,
@@ -116,7 +112,8 @@ class LlavaQwen2:
                 rows[i] = row
         out: list[Generation] = []
         at = 0
-        for group in prompts:
+        for group in pieces:
+            mine = flat[at : at + len(group)]
             part, own = rows[at : at + len(group)], each[at : at + len(group)]
             at += len(group)
             texts = [self.vocabulary.decode(row) for row in part]
@@ -125,7 +122,7 @@ class LlavaQwen2:
             out.append(
                 Generation(
                     text="\n".join(texts),
-                    prompt_tokens=sum(len(prompt.ids) for prompt in group),
+                    prompt_tokens=sum(len(prompt.ids) for prompt in mine),
                     completion_tokens=sum(map(len, part)),
                     finish_reason="length" if any(len(r) >= n for r, n in zip(part, own, strict=True)) else "stop",
                 )
@@ -140,51 +137,58 @@ class LlavaQwen2:
         """
         if not conversations:
             return np.zeros((0, self.embedding_width), np.float32)
-        prompts = [self._prompt(with_embedding(messages)) for messages in conversations]
+        asked = self._asked([with_embedding(messages) for messages in conversations])
+        prompts = [prompt for prompt, _ in asked]
         out = np.empty((len(prompts), self.embedding_width), np.float32)
         with torch.inference_mode():
             for chunk in _chunks(prompts):
-                features = self._features([url for i in chunk for url in prompts[i].image_urls])
-                states = states_at(self.network, [prompts[i].ids for i in chunk], features, self.vocabulary.pad)
-                out[chunk] = self.head(states).numpy()
+                seen = self._together([asked[i][1] for i in chunk])
+                states = states_at(self.network, [prompts[i].ids for i in chunk], seen, self.vocabulary.pad)
+                out[chunk] = self.head(states).cpu().numpy()
         return out
 
-    def _prompt(self, messages: Sequence[Message]) -> Prompt:
-        prompt = build_prompt(messages, self.vocabulary, self.image_tokens)
-        if not prompt.image_urls:
-            raise MessageError("the question shows no image; the built-in model answers questions about images only")
-        if len(prompt.ids) > LONGEST_PROMPT:
-            raise MessageError(
-                f"the question has {len(prompt.ids)} tokens and this model reads at most {LONGEST_PROMPT}: "
-                "show fewer images or less text"
-            )
-        return prompt
+    def _asked(self, conversations: Sequence[Sequence[Message]]) -> list[tuple[Prompt, list[Tensor]]]:
+        """Every conversation's prompt, and what its images look like to the language model, in order."""
+        urls = [image_urls(messages) for messages in conversations]
+        for shown in urls:
+            if not shown and self._built_in:
+                raise MessageError(
+                    "the question shows no image; the built-in model answers questions about images only"
+                )
+            if len(shown) > MOST_IMAGES:
+                raise MessageError(f"the question shows {len(shown)} images; at most {MOST_IMAGES} are looked at")
+        seen = self._look([url for shown in urls for url in shown])
+        prompts = [build_prompt(messages, self.vocabulary, lambda url: len(seen[url])) for messages in conversations]
+        for prompt in prompts:
+            if len(prompt.ids) > self._longest:
+                raise MessageError(
+                    f"the question has {len(prompt.ids)} tokens and this model reads at most {self._longest}: "
+                    "show fewer images or less text"
+                )
+        return [(prompt, [seen[url] for url in prompt.image_urls]) for prompt in prompts]
+
+    def _together(self, images: Sequence[Sequence[Tensor]]) -> Tensor:
+        flat = [image for row in images for image in row]
+        return torch.cat(flat) if flat else torch.empty((0, width_of(self.network)), device=self.network.device)
 
     @torch.inference_mode()
-    def _features(self, urls: Sequence[str]) -> Tensor:
-        """Tower tokens (n, tokens, width) of images, which are looked at once and kept for a while: representatives
-        come again and again."""
-        names = [hashlib.blake2b(url.encode(), digest_size=16).digest() for url in urls]
-        fresh = {name: url for name, url in zip(names, urls, strict=True) if name not in self._seen}
-        found: dict[bytes, Tensor] = {name: self._seen[name] for name in names if name in self._seen}
-        vision: Any = self.network.config.vision_config
-        size = int(vision.image_size)
-        todo = list(fresh.items())
-        for at in range(0, len(todo), _ROWS):
-            part = todo[at : at + _ROWS]
-            pixels = np.stack([to_pixels(read_image(url), size) for _, url in part])
-            tokens = self.network.model.vision_tower(to_tensor(pixels)).last_hidden_state
-            found.update({name: row for (name, _), row in zip(part, tokens, strict=True)})
-        for name in names:
-            self._seen[name] = found[name]
+    def _look(self, urls: Sequence[str]) -> dict[str, Tensor]:
+        """Tokens (n, width) of images, which are looked at once and kept for a while: representatives come again and
+        again."""
+        names = {url: hashlib.blake2b(url.encode(), digest_size=16).digest() for url in urls}
+        found = {url: self._seen[name] for url, name in names.items() if name in self._seen}
+        fresh = [url for url in names if url not in found]
+        for at in range(0, len(fresh), _ROWS):
+            part = fresh[at : at + _ROWS]
+            pixels = [self._process(read_image(url)) for url in part]
+            found.update(zip(part, features(self.network, pixels), strict=True))
+        for url, name in names.items():
+            self._kept += 0 if name in self._seen else len(found[url])
+            self._seen[name] = found[url]
             self._seen.move_to_end(name)
-        while len(self._seen) > 8192:
-            self._seen.popitem(last=False)
-        return torch.stack([found[name] for name in names])
-
-
-def _float(tensor: Tensor) -> Tensor:
-    return tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+        while self._kept > _KEPT_TOKENS and len(self._seen) > 1:
+            self._kept -= len(self._seen.popitem(last=False)[1])
+        return found
 
 
 def _chunks(prompts: Sequence[Prompt]) -> list[list[int]]:

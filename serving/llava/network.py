@@ -1,4 +1,7 @@
-"""The networks of the LLaVA-Qwen2 model: how prompts become vectors, greedy decoding, the embedding head."""
+"""The networks of the LLaVA-Qwen2 model: how prompts become vectors, greedy decoding, the embedding head.
+
+For transformers' LLaVA and LLaVA-OneVision classes over a Qwen2, from a tiny random one to 7 B.
+"""
 
 from __future__ import annotations
 
@@ -10,9 +13,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import DynamicCache, LlavaConfig, LlavaForConditionalGeneration, Qwen2Config, Qwen2Model
+from transformers import (
+    DynamicCache,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaOnevisionForConditionalGeneration,
+    Qwen2Config,
+    Qwen2Model,
+)
 
 from serving.llava.tower import TowerConfig
+
+Network = LlavaForConditionalGeneration | LlavaOnevisionForConditionalGeneration
+"""The classes of transformers that a LLaVA-Qwen2 comes in."""
 
 _CACHE = "cache" if "cache" in signature(Qwen2Model.forward).parameters else "past_key_values"
 """What transformers calls it; the old name warns from 5.24 on."""
@@ -27,6 +40,11 @@ def new_model(tower: TowerConfig, text: Qwen2Config, image_token: int) -> LlavaF
     return LlavaForConditionalGeneration(config)
 
 
+def width_of(model: Network) -> int:
+    """Width of the language model's states."""
+    return int(model.config.get_text_config().hidden_size)
+
+
 class EmbeddingHead(nn.Module):
     """METHOD 2: H = normalize(LayerNorm(h) P) with a bias-free LayerNorm, and beta = min(exp(logit_scale), 100)."""
 
@@ -37,8 +55,25 @@ class EmbeddingHead(nn.Module):
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
 
     def forward(self, hidden: Tensor) -> Tensor:
-        """(n, width) -> unit rows (n, embedding_width)."""
-        return F.normalize(self.norm(hidden) @ self.projection, dim=-1)
+        """(n, width) -> unit rows (n, embedding_width), computed in float32."""
+        return F.normalize(self.norm(hidden.float()) @ self.projection, dim=-1)
+
+    def folded(self) -> Tensor:
+        """The whole head as one matrix (width, embedding_width): H = normalize(h · folded), ARCHITECTURE 7.
+
+        What the norm divides by cancels under the final normalisation; what it subtracts is linear.
+        """
+        scaled = self.norm.weight.double().unsqueeze(1) * self.projection.double()
+        return (scaled - scaled.mean(0)).float()
+
+    @classmethod
+    def unfolded(cls, folded: Tensor, beta: float) -> EmbeddingHead:
+        """The head that `folded` (width, embedding_width) stands for: itself behind a plain norm."""
+        head = cls(*folded.shape)
+        with torch.no_grad():
+            head.projection.copy_(folded)
+            head.logit_scale.fill_(math.log(beta))
+        return head
 
     @property
     def beta(self) -> Tensor:
@@ -51,15 +86,20 @@ def to_tensor(images: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float().div_(127.5).sub_(1.0)
 
 
-def input_vectors(model: LlavaForConditionalGeneration, ids: Tensor, features: Tensor) -> Tensor:
-    """Token vectors (n, length, width) of ids (n, length); image placeholders take the projected tower tokens in order.
+def project(model: Network, seen: Tensor) -> Tensor:
+    """What the language model gets (images x tokens, width) of a tower's tokens (images, tokens, tower width)."""
+    projected: Tensor = model.model.multi_modal_projector(seen)
+    return projected.flatten(0, 1)
 
-    `features` (images, tokens, tower width) lists the images of row 0, then of row 1, and so on.
+
+def input_vectors(model: Network, ids: Tensor, features: Tensor) -> Tensor:
+    """Token vectors (n, length, width) of ids (n, length); image placeholders take `features` in order.
+
+    `features` (tokens, width), as the projector gives them, lists the images of row 0, then of row 1, and so on.
     """
     vectors: Tensor = model.get_input_embeddings()(ids)
     mask = ids == model.config.image_token_id
-    projected = model.model.multi_modal_projector(features).flatten(0, 1)
-    return vectors.masked_scatter(mask.unsqueeze(-1), projected.to(vectors.dtype))
+    return vectors.masked_scatter(mask.unsqueeze(-1), features.to(vectors.dtype))
 
 
 def left_padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
@@ -75,7 +115,7 @@ def left_padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor
 
 @torch.inference_mode()
 def greedy(
-    model: LlavaForConditionalGeneration,
+    model: Network,
     rows: Sequence[Sequence[int]],
     features: Tensor,
     limits: Sequence[int],
@@ -86,7 +126,7 @@ def greedy(
 
     A row stops at `end` or after its limit; rows that have stopped leave the batch.
     """
-    ids, mask = left_padded(rows, pad)
+    ids, mask = (part.to(model.device) for part in left_padded(rows, pad))
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     vectors = input_vectors(model, ids, features)
     cache = DynamicCache(config=model.config.get_text_config())
@@ -104,7 +144,7 @@ def greedy(
                 if len(replies[row]) < limits[row]:
                     keep.append(place)
         if len(keep) < len(live):
-            index = torch.tensor(keep, dtype=torch.long)
+            index = torch.tensor(keep, dtype=torch.long, device=chosen.device)
             live = [live[k] for k in keep]
             if not live:
                 break
@@ -117,11 +157,9 @@ def greedy(
 
 
 @torch.inference_mode()
-def states_at(
-    model: LlavaForConditionalGeneration, rows: Sequence[Sequence[int]], features: Tensor, pad: int
-) -> Tensor:
+def states_at(model: Network, rows: Sequence[Sequence[int]], features: Tensor, pad: int) -> Tensor:
     """The hidden state (n, width) after the final norm at the last token of every row (METHOD 2)."""
-    ids, mask = left_padded(rows, pad)
+    ids, mask = (part.to(model.device) for part in left_padded(rows, pad))
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     out = model.model.language_model(
         inputs_embeds=input_vectors(model, ids, features), attention_mask=mask, position_ids=positions, use_cache=False

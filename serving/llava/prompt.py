@@ -1,13 +1,13 @@
 """From messages in OpenAI's chat format to the token ids of a prompt: one function for training and serving (no torch).
 
 ChatML; the parts of a message stand on lines of their own, an image directly behind the text before it. Text is never
-read as a control token, except `<embedding>`, `<CONCLUSION>` and `</CONCLUSION>`, which are ordinary words of the
-vocabulary.
+read as a control token: what looks like one is broken up. `<embedding>` and the words around a conclusion are ordinary
+words. `CHAT_TEMPLATE` says the same for servers that build prompts themselves (vLLM), token for token.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -18,9 +18,29 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from serving.llava.errors import MessageError
 
 PAD, START, END, IMAGE = "<|pad|>", "<|im_start|>", "<|im_end|>", "<image>"
+QWEN_PAD = "<|endoftext|>"
+"""What Qwen2's vocabularies pad with."""
 EMBEDDING, CONCLUDE, CONCLUDED = "<embedding>", "<CONCLUSION>", "</CONCLUSION>"
 SPECIALS = (PAD, START, END, IMAGE)
 WORDS = (EMBEDDING, CONCLUDE, CONCLUDED)
+_BROKEN_UP = {"<|": "< |", IMAGE: "< image>", "<video>": "< video>"}
+
+_PLAIN = "".join(f" | replace({old!r}, {new!r})" for old, new in _BROKEN_UP.items())
+CHAT_TEMPLATE = (
+    "{%- for message in messages -%}"
+    "{{- '<|im_start|>' + message['role'] + '\\n' -}}"
+    "{%- if message['content'] is string -%}{{- message['content']" + _PLAIN + " -}}"
+    "{%- else -%}{%- for part in message['content'] -%}"
+    "{%- if part['type'] == 'text' -%}"
+    "{%- if not loop.first -%}{{- '\\n' -}}{%- endif -%}{{- part['text']" + _PLAIN + " -}}"
+    "{%- else -%}{{- '<image>' -}}{%- endif -%}"
+    "{%- endfor -%}{%- endif -%}"
+    "{%- if message['role'] != 'assistant' or not loop.last or add_generation_prompt -%}"
+    "{{- '<|im_end|>\\n' -}}{%- endif -%}"
+    "{%- endfor -%}"
+    "{%- if add_generation_prompt -%}{{- '<|im_start|>assistant\\n' -}}{%- endif -%}"
+)
+"""`build_prompt` in Jinja, as tokenizers and vLLM take it."""
 
 Message = Mapping[str, Any]
 
@@ -30,7 +50,7 @@ class Prompt:
     """What the language model reads."""
 
     ids: list[int]
-    """Token ids; every image stands as `image_tokens` image placeholders."""
+    """Token ids; an image stands as so many image placeholders as it has tokens."""
     image_urls: list[str]
     """The images' URLs in the order of their placeholders."""
 
@@ -41,8 +61,9 @@ class Vocabulary:
     def __init__(self, tokenizer: Tokenizer) -> None:
         tokenizer.encode_special_tokens = True
         self.tokenizer = tokenizer
-        self.pad, self.start, self.end, self.image = (_id(tokenizer, name) for name in SPECIALS)
-        self.embedding, self.conclude, self.concluded = (_id(tokenizer, name) for name in WORDS)
+        pad = PAD if tokenizer.token_to_id(PAD) is not None else QWEN_PAD
+        self.pad, self.start, self.end, self.image = (_id(tokenizer, name) for name in (pad, START, END, IMAGE))
+        self.embedding = _id(tokenizer, EMBEDDING)
         self.encode = lru_cache(maxsize=4096)(self._encode)
 
     @classmethod
@@ -90,32 +111,54 @@ def _id(tokenizer: Tokenizer, name: str) -> int:
     return int(number)
 
 
-def build_prompt(messages: Sequence[Message], vocabulary: Vocabulary, image_tokens: int) -> Prompt:
+def build_prompt(
+    messages: Sequence[Message], vocabulary: Vocabulary, image_tokens: int | Callable[[str], int]
+) -> Prompt:
     """The prompt that a chat stands for, open for the assistant's reply, or for more of it if the assistant spoke last.
+
+    Args:
+        image_tokens: tokens that an image becomes, or what tells them by the image's URL.
 
     Raises MessageError for an empty chat, an unknown role, and parts other than `text` and `image_url`.
     """
-    if not messages:
-        raise MessageError("messages is empty; send at least one user message")
-    line = vocabulary.encode("\n")
     ids: list[int] = []
     urls: list[str] = []
-    for number, message in enumerate(messages):
-        role = message.get("role")
-        if role not in ("system", "user", "assistant"):
-            raise MessageError(f"messages[{number}].role is {role!r}; use system, user or assistant")
-        ids += [vocabulary.start, *vocabulary.encode(f"{role}\n")]
-        for place, (text, url) in enumerate(_parts(message.get("content"), number)):
+    words = ""  # text since the last control token, encoded as one piece: tokens may reach over the end of a part
+
+    def control(token: int, times: int = 1) -> None:
+        nonlocal words
+        ids.extend(vocabulary.encode(words))
+        ids.extend([token] * times)
+        words = ""
+
+    chat = _read(messages)
+    for number, (role, parts) in enumerate(chat):
+        control(vocabulary.start)
+        words += f"{role}\n"
+        for place, (text, url) in enumerate(parts):
             if url is not None:
-                ids += [vocabulary.image] * image_tokens
+                control(vocabulary.image, image_tokens if isinstance(image_tokens, int) else image_tokens(url))
                 urls.append(url)
             else:
-                ids += [*(line if place else ()), *vocabulary.encode(text)]
-        if role != "assistant" or number < len(messages) - 1:
-            ids += [vocabulary.end, *line]
-    if messages[-1].get("role") != "assistant":
-        ids += [vocabulary.start, *vocabulary.encode("assistant\n")]
-    return Prompt(ids, urls)
+                words += ("\n" if place else "") + _plain(text)
+        if role != "assistant" or number < len(chat) - 1:
+            control(vocabulary.end)
+            words += "\n"
+    if chat[-1][0] != "assistant":
+        control(vocabulary.start)
+        words += "assistant\n"
+    return Prompt([*ids, *vocabulary.encode(words)], urls)
+
+
+def image_urls(messages: Sequence[Message]) -> list[str]:
+    """The images of a chat in their order; raises as `build_prompt`."""
+    return [url for _, parts in _read(messages) for _, url in parts if url is not None]
+
+
+def _plain(text: str) -> str:
+    for control, broken_up in _BROKEN_UP.items():
+        text = text.replace(control, broken_up)
+    return text
 
 
 def with_embedding(messages: Sequence[Message]) -> list[Message]:
@@ -129,6 +172,16 @@ def with_embedding(messages: Sequence[Message]) -> list[Message]:
         raise MessageError("the assistant's description must be text")
     said = content.replace(EMBEDDING, " ").strip()
     return [*messages[:-1], {"role": "assistant", "content": f"{said}{EMBEDDING}"}]
+
+
+def _read(messages: Sequence[Message]) -> list[tuple[str, list[tuple[str, str | None]]]]:
+    """(role, parts) of every message."""
+    if not messages:
+        raise MessageError("messages is empty; send at least one user message")
+    for number, message in enumerate(messages):
+        if message.get("role") not in ("system", "user", "assistant"):
+            raise MessageError(f"messages[{number}].role is {message.get('role')!r}; use system, user or assistant")
+    return [(message["role"], _parts(message.get("content"), number)) for number, message in enumerate(messages)]
 
 
 def _parts(content: object, number: int) -> list[tuple[str, str | None]]:

@@ -100,6 +100,7 @@ def evaluate(model: LlavaQwen2, count: int, seed: int, report: Report, speed: bo
         ]
         rows = np.concatenate([model.embed(chats[at : at + _BATCH]) for at in range(0, count, _BATCH)])
         numbers = np.unique(values, return_inverse=True)[1]
+        assert model.threshold is not None
         metrics["graph"][criterion] = graph_quality(rows, numbers, model.beta, model.threshold)
         report(place * 6 + 6, steps, f"graph by {criterion}")
     if speed:

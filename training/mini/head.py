@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from transformers import LlavaForConditionalGeneration
 
 from agents.prompt_sets import shipped_set
-from serving.llava.network import EmbeddingHead, states_at
+from serving.llava.network import EmbeddingHead, project, states_at
 from serving.llava.prompt import Vocabulary
 from training.mini.checkpoint import load_checkpoint, save_checkpoint
 from training.mini.config import MiniConfig
@@ -47,7 +47,7 @@ def embedding_states(
         part = samples[at : at + 64]
         prompts = [embedding_prompt(s, words, config, told[at + i] if told else None) for i, s in enumerate(part)]
         images = [int(url.removeprefix("render:")) for p in prompts for url in p.image_urls]
-        out.append(states_at(model, [p.ids for p in prompts], seen.features[images], words.pad))
+        out.append(states_at(model, [p.ids for p in prompts], project(model, seen.features[images]), words.pad))
     return torch.cat(out).clone()
 
 

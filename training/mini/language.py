@@ -14,7 +14,7 @@ from transformers import LlavaForConditionalGeneration, Qwen2Config
 
 from agents.conclusions import Conclusion, read_conclusions
 from agents.prompt_sets import shipped_set
-from serving.llava.network import greedy, input_vectors, new_model, to_tensor
+from serving.llava.network import greedy, input_vectors, new_model, project, to_tensor
 from serving.llava.prompt import EMBEDDING, Prompt, Vocabulary, build_prompt, with_embedding
 from serving.llava.tower import Tower
 from training.mini.checkpoint import load_checkpoint, save_checkpoint
@@ -236,7 +236,13 @@ def train_language(
             features = seen.features[images]
             noise = torch.from_numpy(rng.normal(0, 0.1, features.shape).astype(np.float32))
             with torch.autocast("cpu", dtype=torch.bfloat16):
-                told = learn(ids, due, input_vectors(model, ids[:, :-1], features + noise), len(samples), "comparison")
+                told = learn(
+                    ids,
+                    due,
+                    input_vectors(model, ids[:, :-1], project(model, features + noise)),
+                    len(samples),
+                    "comparison",
+                )
             for sample, loss in zip(piece, told.tolist(), strict=True):
                 follow(sample.question.kind, loss)
         ids, due = lesson.drill([conversations.drill(rng) for _ in range(config.drill_batch)])
@@ -262,7 +268,14 @@ def answer(
     for at in range(0, len(samples), 64):
         prompts = [build_prompt(s.messages(), words, config.image_tokens) for s in samples[at : at + 64]]
         images = [int(url.removeprefix("render:")) for p in prompts for url in p.image_urls]
-        rows = greedy(model, [p.ids for p in prompts], seen.features[images], [64] * len(prompts), words.end, words.pad)
+        rows = greedy(
+            model,
+            [p.ids for p in prompts],
+            project(model, seen.features[images]),
+            [64] * len(prompts),
+            words.end,
+            words.pad,
+        )
         replies += [words.decode(row) for row in rows]
     return replies
 

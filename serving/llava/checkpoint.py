@@ -1,0 +1,257 @@
+"""Reading a LLaVA-Qwen2 from a folder, in whichever form it comes; nothing is fetched, nothing is unpickled.
+
+| form | what lies there |
+|---|---|
+| partita-mini | `partita.json` of format 1, `head.safetensors` |
+| exported | `partita.json` of format 2, the head in `2_Dense` (`serving.llava.export`) |
+| checkpoint | `adapter_config.json` (LoRA over a base folder), `head.safetensors`, `partita.json` of format 2 |
+| published | LLaVA or LLaVA-OneVision over Qwen2, as transformers stores it or as its authors first did; no head |
+
+A published model gets `<embedding>` and a fresh head, so that it can be trained, and embeds after a fashion.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from tokenizers import AddedToken, Tokenizer
+from torch import Tensor
+from transformers import (
+    AutoTokenizer,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaOnevisionForConditionalGeneration,
+)
+
+from serving.llava import published
+from serving.llava.network import EmbeddingHead, Network, width_of
+from serving.llava.prompt import EMBEDDING, IMAGE, Vocabulary
+from serving.llava.sight import Processor, processor_of
+from storage.errors import UsageError
+
+EMBEDDING_WIDTH = 768
+"""Of a fresh head (METHOD 2)."""
+_CLASSES: dict[str, Any] = {
+    "llava": LlavaForConditionalGeneration,
+    "llava_onevision": LlavaOnevisionForConditionalGeneration,
+}
+
+
+@dataclass(frozen=True)
+class About:
+    """What a folder says of its model in `partita.json`."""
+
+    name: str
+    criteria: tuple[str, ...] = ()
+    """What it was trained to see; empty: anything."""
+    threshold: float | None = None
+    """τ of METHOD 3; None for a head that nobody trained."""
+    one_candidate: bool = False
+    """It was trained on questions about one candidate: several are put to it one by one."""
+    base: str | None = None
+    """A checkpoint's base folder, relative to its own."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model with everything that belongs to it."""
+
+    network: Network
+    head: EmbeddingHead
+    vocabulary: Vocabulary
+    process: Processor
+    about: About
+
+
+def read_checkpoint(folder: Path, *, base: Path | None = None, dtype: torch.dtype = torch.float32) -> Checkpoint:
+    """The model in a folder, LoRA merged.
+
+    Args:
+        base: a checkpoint's base model, where it no longer lies where the checkpoint says.
+        dtype: of the network; the head is float32 always.
+
+    Raises:
+        UsageError: it is none of the forms, or lacks a part.
+    """
+    try:
+        return _read(folder, base, dtype)
+    except FileNotFoundError as error:
+        missing = Path(str(error.filename or error)).name
+        raise UsageError(f"{folder} holds no model that can be read: {missing} is missing") from None
+    except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"the model in {folder} is damaged ({error}): copy or export it again") from None
+
+
+def _read(folder: Path, base: Path | None, dtype: torch.dtype) -> Checkpoint:
+    about = read_about(folder)
+    if (folder / "adapter_config.json").is_file():
+        network, vocabulary, process = _adapted(folder, base, about, dtype)
+    else:
+        config = _json(folder / "config.json")
+        vocabulary = read_vocabulary(folder)
+        network = _network(folder, config, dtype)
+        process = processor_of(network, folder)
+    fit_vocabulary(network, vocabulary)
+    network.train(False).requires_grad_(False)
+    return Checkpoint(network, _head(folder, network), vocabulary, process, about)
+
+
+def read_about(folder: Path) -> About:
+    """`partita.json`; for a folder without one, its name."""
+    path = folder / "partita.json"
+    if not path.is_file():
+        return About(folder.resolve().name)
+    told = _json(path)
+    if told.get("format") not in (1, 2):
+        raise UsageError(f"{folder} holds weights of format {told.get('format')!r}; this version reads 1 and 2")
+    threshold = told.get("threshold")
+    return About(
+        name=str(told.get("name") or folder.resolve().name),
+        criteria=tuple(map(str, told.get("criteria") or ())),
+        threshold=float(threshold) if isinstance(threshold, int | float) else None,
+        one_candidate=bool(told.get("one_candidate", told["format"] == 1)),
+        base=str(told["base"]) if told.get("base") else None,
+    )
+
+
+def read_vocabulary(folder: Path) -> Vocabulary:
+    """The folder's tokenizer, with `<image>` and `<embedding>` added where they are missing."""
+    path = folder / "tokenizer.json"
+    if path.is_file():
+        tokenizer = Tokenizer.from_file(str(path))
+    elif (folder / "vocab.json").is_file():
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True).backend_tokenizer
+    else:
+        raise UsageError(f"{folder} has no tokenizer.json: copy the model's tokenizer there")
+    # <embedding> is an ordinary word, so that replies keep it; the blank before it belongs to it.
+    for token in (
+        AddedToken(IMAGE, special=True, normalized=False),
+        AddedToken(EMBEDDING, special=False, normalized=False, lstrip=True),
+    ):
+        if tokenizer.token_to_id(token.content) is None:
+            (tokenizer.add_special_tokens if token.special else tokenizer.add_tokens)([token])
+    try:
+        return Vocabulary(tokenizer)
+    except ValueError as error:
+        raise UsageError(f"{folder}: {error}") from None
+
+
+def fit_vocabulary(network: Network, vocabulary: Vocabulary) -> None:
+    """Give every entry of the vocabulary a row, the new ones at the mean of the old, and name the image token."""
+    rows = int(network.config.get_text_config().vocab_size)
+    network.config.image_token_id = vocabulary.image
+    if len(vocabulary) <= rows:
+        return
+    network.resize_token_embeddings(len(vocabulary), pad_to_multiple_of=64, mean_resizing=False)
+    tables: list[Any] = [network.get_input_embeddings(), network.get_output_embeddings()]
+    with torch.no_grad():
+        for table in tables:
+            table.weight[rows:] = table.weight[:rows].mean(0)
+
+
+def _network(folder: Path, config: Mapping[str, Any], dtype: torch.dtype) -> Network:
+    kind = config.get("model_type")
+    vision, text = config.get("vision_config") or {}, config.get("text_config") or {}
+    network: Any
+    if vision.get("model_type") == "partita_tower":
+        network = LlavaForConditionalGeneration(LlavaConfig.from_pretrained(str(folder)))
+        network.load_state_dict(_weights(folder))
+        return _cast(network, dtype)
+    if published.is_original(config):
+        weights = published.renamed(_weights(folder))
+        made = published.config_of(config, weights)
+        network = LlavaOnevisionForConditionalGeneration(made)
+        lacking = network.load_state_dict(weights, strict=False)
+        if wrong := [*lacking.unexpected_keys, *(k for k in lacking.missing_keys if not _tied(network, k))]:
+            raise UsageError(f"{folder} holds other weights than a LLaVA-OneVision has, first {wrong[0]!r}")
+        network.tie_weights()
+        return _cast(network, dtype)
+    if kind not in _CLASSES or text.get("model_type", "qwen2") != "qwen2":
+        raise UsageError(
+            f"{folder} holds a model of type {kind!r} over {text.get('model_type', '?')!r}: LLaVA or LLaVA-OneVision "
+            "over Qwen2 is needed here; any other model can be served by its own server and named with --endpoint"
+        )
+    network, told = _CLASSES[kind].from_pretrained(
+        str(folder), dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
+    )
+    if wrong := sorted(told["missing_keys"]) or sorted(map(str, told["mismatched_keys"])):
+        raise UsageError(f"{folder} lacks weights of its model, first {wrong[0]!r}: copy or export it again")
+    return _cast(network, dtype)
+
+
+def _cast(network: Any, dtype: torch.dtype) -> Network:
+    cast: Network = network.to(dtype)
+    return cast
+
+
+def _adapted(
+    folder: Path, base: Path | None, about: About, dtype: torch.dtype
+) -> tuple[Network, Vocabulary, Processor]:
+    """A base model under LoRA, merged."""
+    try:
+        from peft import PeftModel
+    except ImportError:
+        raise UsageError(f"{folder} is a LoRA checkpoint: pip install 'partita[train]' to merge it") from None
+
+    told = _json(folder / "adapter_config.json")
+    named = base or Path(about.base or told.get("base_model_name_or_path") or "")
+    below = named if named.is_absolute() or base is not None else folder / named
+    if not (below / "config.json").is_file():
+        raise UsageError(f"the base model of {folder} is not at {below}: name its folder with --base")
+    under = _read(below, None, dtype)
+    own = folder / "tokenizer.json"
+    vocabulary = read_vocabulary(folder if own.is_file() else below)
+    fit_vocabulary(under.network, vocabulary)
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise UsageError(f"{folder} has no adapter_model.safetensors: only safetensors are read")
+    adapted: Any = PeftModel.from_pretrained(under.network, str(folder), local_files_only=True)
+    return adapted.merge_and_unload(), vocabulary, under.process
+
+
+def _head(folder: Path, network: Network) -> EmbeddingHead:
+    width = width_of(network)
+    if (folder / "head.safetensors").is_file():
+        weights = {name: _float(t) for name, t in load_file(folder / "head.safetensors").items()}
+        head = EmbeddingHead(*weights["projection"].shape)
+        head.load_state_dict(weights)
+    elif (folder / "2_Dense" / "model.safetensors").is_file():
+        folded = load_file(folder / "2_Dense" / "model.safetensors")["linear.weight"]
+        beta = _json(folder / "partita.json").get("beta") if (folder / "partita.json").is_file() else None
+        head = EmbeddingHead.unfolded(_float(folded).T, float(beta or 1 / 0.07))
+    else:
+        state = torch.random.get_rng_state()
+        torch.manual_seed(0)
+        head = EmbeddingHead(width, EMBEDDING_WIDTH)
+        torch.random.set_rng_state(state)
+    if head.projection.shape[0] != width:
+        raise UsageError(f"the head in {folder} is for states of width {head.projection.shape[0]}, not {width}")
+    return head.requires_grad_(False)
+
+
+def _weights(folder: Path) -> dict[str, Tensor]:
+    files = sorted(folder.glob("model*.safetensors"))
+    if not files:
+        raise FileNotFoundError(2, "missing", "model.safetensors")
+    return {name: _float(tensor) for file in files for name, tensor in load_file(file).items()}
+
+
+def _tied(network: Network, name: str) -> bool:
+    return name == "lm_head.weight" and bool(network.config.tie_word_embeddings)
+
+
+def _float(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+
+
+def _json(path: Path) -> dict[str, Any]:
+    told = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(told, dict):
+        raise UsageError(f"{path} is no JSON object: copy or export the model again")
+    return told
