@@ -13,6 +13,7 @@ A published model gets `<embedding>` and a fresh head, so that it can be trained
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from transformers import (
     LlavaForConditionalGeneration,
     LlavaOnevisionForConditionalGeneration,
 )
+from transformers.utils import logging
 
 from serving.llava import published
 from serving.llava.network import EmbeddingHead, Network, width_of
@@ -125,7 +127,10 @@ def read_vocabulary(folder: Path) -> Vocabulary:
     """The folder's tokenizer, with `<image>` and `<embedding>` added where they are missing."""
     path = folder / "tokenizer.json"
     if path.is_file():
-        tokenizer = Tokenizer.from_file(str(path))
+        try:
+            tokenizer = Tokenizer.from_file(str(path))
+        except Exception as error:  # noqa: BLE001 - tokenizers has no class of its own
+            raise UsageError(f"{path} is no tokenizer that can be read ({error}): copy it again") from None
     elif (folder / "vocab.json").is_file():
         tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True).backend_tokenizer
     else:
@@ -163,7 +168,7 @@ def _network(folder: Path, config: Mapping[str, Any], dtype: torch.dtype) -> Net
     if vision.get("model_type") == "partita_tower":
         network = LlavaForConditionalGeneration(LlavaConfig.from_pretrained(str(folder)))
         network.load_state_dict(_weights(folder))
-        return _cast(network, dtype)
+        return _cast(network, torch.float32)  # batch norm's statistics span more than bfloat16 tells apart
     if published.is_original(config):
         weights = published.renamed(_weights(folder))
         made = published.config_of(config, weights)
@@ -178,6 +183,7 @@ def _network(folder: Path, config: Mapping[str, Any], dtype: torch.dtype) -> Net
             f"{folder} holds a model of type {kind!r} over {text.get('model_type', '?')!r}: LLaVA or LLaVA-OneVision "
             "over Qwen2 is needed here; any other model can be served by its own server and named with --endpoint"
         )
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # nothing to wait for but the disk
     network, told = _CLASSES[kind].from_pretrained(
         str(folder), dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
     )
@@ -211,7 +217,9 @@ def _adapted(
     fit_vocabulary(under.network, vocabulary)
     if not (folder / "adapter_model.safetensors").is_file():
         raise UsageError(f"{folder} has no adapter_model.safetensors: only safetensors are read")
-    adapted: Any = PeftModel.from_pretrained(under.network, str(folder), local_files_only=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by an old name
+        adapted: Any = PeftModel.from_pretrained(under.network, str(folder), local_files_only=True)
     return adapted.merge_and_unload(), vocabulary, under.process
 
 

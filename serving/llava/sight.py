@@ -14,13 +14,18 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+import transformers
 from PIL import Image
 from torch import Tensor
 from transformers import AutoImageProcessor, LlavaOnevisionForConditionalGeneration
 
 from serving.llava.images import on_white, to_pixels
 from serving.llava.network import Network, to_tensor
+from serving.llava.prompt import IMAGE
 from serving.llava.tower import TowerConfig
+from storage.errors import UsageError
+
+_SETTINGS = "preprocessor_config.json"
 
 
 @dataclass(frozen=True)
@@ -38,22 +43,35 @@ class Processor(Protocol):
 
     def __call__(self, image: Image.Image) -> Pixels: ...
 
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """What an exported model's folder says of it, by file."""
+        ...
+
 
 def processor_of(network: Network, folder: Path) -> Processor:
-    """The processor that belongs to a network; its settings lie in the model's folder."""
+    """The processor that belongs to a network; its settings lie in the model's folder, or follow from the network.
+
+    Raises UsageError where they do neither.
+    """
     vision: Any = network.config.vision_config
     if isinstance(vision, TowerConfig):
-        side = vision.image_size
-        return lambda image: Pixels(to_tensor(np.stack([to_pixels(image, side)])), (image.height, image.width))
-    # Without torchvision this is the Pillow form; there is nothing else of the processor that we need.
+        return _Whole(vision.image_size)
+    config: Any = network.config
     auto: Any = AutoImageProcessor
-    ready = auto.from_pretrained(str(folder), local_files_only=True)
-
-    def process(image: Image.Image) -> Pixels:
-        values = ready(images=[on_white(image)], return_tensors="pt")["pixel_values"][0]
-        return Pixels(values if values.ndim == 4 else values[None], (image.height, image.width))
-
-    return process
+    if (folder / _SETTINGS).is_file() or (folder / "processor_config.json").is_file():
+        return _Tiles(auto.from_pretrained(str(folder), local_files_only=True), config)
+    if not isinstance(network, LlavaOnevisionForConditionalGeneration):
+        raise UsageError(f"{folder} has no {_SETTINGS}: copy the model's image processor there")
+    # without torchvision transformers has the form that stands on Pillow, which in older versions is the only one
+    kind = getattr(transformers, "LlavaOnevisionImageProcessorPil", None) or transformers.LlavaOnevisionImageProcessor
+    grey, side = [0.5, 0.5, 0.5], int(vision.image_size)
+    ready = kind(
+        size={"height": side, "width": side},
+        image_mean=grey,
+        image_std=grey,
+        image_grid_pinpoints=config.image_grid_pinpoints,
+    )
+    return _Tiles(ready, config)
 
 
 def features(network: Network, images: Sequence[Pixels]) -> list[Tensor]:
@@ -67,3 +85,46 @@ def features(network: Network, images: Sequence[Pixels]) -> list[Tensor]:
     else:
         found = network.model.get_image_features(values)
     return list(found.pooler_output)
+
+
+class _Whole:
+    """partita-mini's: the whole image at the tower's size."""
+
+    def __init__(self, side: int) -> None:
+        self._side = side
+
+    def __call__(self, image: Image.Image) -> Pixels:
+        return Pixels(to_tensor(np.stack([to_pixels(image, self._side)])), (image.height, image.width))
+
+    def settings(self) -> dict[str, dict[str, Any]]:
+        return {}
+
+
+class _Tiles:
+    """transformers' own image processor, one image at a time."""
+
+    def __init__(self, ready: Any, config: Any) -> None:
+        self._ready, self._config = ready, config
+
+    def __call__(self, image: Image.Image) -> Pixels:
+        values = self._ready(images=[on_white(image)], return_tensors="pt")["pixel_values"][0]
+        return Pixels(values if values.ndim == 4 else values[None], (image.height, image.width))
+
+    def settings(self) -> dict[str, dict[str, Any]]:
+        config, vision = self._config, self._config.vision_config
+        processor = {"image_token": IMAGE, "vision_feature_select_strategy": config.vision_feature_select_strategy}
+        if config.model_type == "llava_onevision":
+            processor |= {
+                "processor_class": "LlavaOnevisionProcessor",
+                "video_token": "<video>",
+                "num_image_tokens": (vision.image_size // vision.patch_size) ** 2,
+                "vision_aspect_ratio": config.vision_aspect_ratio,
+            }
+        else:
+            processor |= {
+                "processor_class": "LlavaProcessor",
+                "patch_size": vision.patch_size,
+                "num_additional_image_tokens": int(vision.model_type == "clip_vision_model"),
+            }
+        image = {**self._ready.to_dict(), "processor_class": processor["processor_class"]}
+        return {_SETTINGS: image, "processor_config.json": processor}

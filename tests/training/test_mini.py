@@ -13,7 +13,6 @@ from safetensors.torch import load_file
 from agents.conclusions import Conclusion, read_conclusions
 from agents.prompt_sets import shipped_set
 from serving.llava import LlavaQwen2
-from serving.llava.prompt import build_prompt
 from training.mini.__main__ import STAGES, StageError, main, run_stages
 from training.mini.checkpoint import CheckpointError
 from training.mini.config import TINY, MiniConfig
@@ -179,7 +178,7 @@ def test_training_and_serving_build_the_same_prompt(finished: Path, attributes: 
         sample = conversations.draw(rng)
         url = data_url(render("cards", 1, 32)[0])
         served = sample.question.messages(lambda number, url=url: {"type": "image_url", "image_url": {"url": url}})
-        prompt = build_prompt(served, model.vocabulary, model.image_tokens)
+        ((prompt, _),) = model._asked([served])
         ids, weights, images = lesson.batch([sample])
         assert ids[0, : len(prompt.ids)].tolist() == prompt.ids
         assert [str(i) for i in images] == [item for _, item in sample.question.items]
