@@ -13,6 +13,7 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import BaseCheckpointSaver
 
 from agents import questions
+from agents.descriptions import read_description
 from agents.prompt_sets import PromptSet
 from graphs.asking import Asker
 from graphs.likeness import Whole
@@ -105,7 +106,7 @@ class SessionContext:
         for node, content_hash in enumerate(self.hashes):
             key = questions.describe(self.prompts, content_hash).key(self.asker.sampling)
             answer = self.asker.answers.get(key)
-            said[node] = answer.reply if answer else ""
+            said[node] = read_description(answer.reply) if answer else ""
         return said
 
     def best_partition(self) -> Partition | None:

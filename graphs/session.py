@@ -17,6 +17,7 @@ from langgraph.runtime import Runtime
 from langgraph.types import Command
 
 from agents import questions
+from agents.descriptions import read_description
 from graphs.context import SessionContext
 from graphs.likeness import bytes_of, vectors_from, whole_vectors
 from graphs.partition import PARTITION, Partition
@@ -76,10 +77,10 @@ async def _describe(context: SessionContext, node: int, vectors: dict[int, Vecto
     known = question.key(context.asker.sampling) in context.asker.answers
     answer = await context.asker.ask(question, component=None, step=None, subject={"item": node})
     try:
-        if not answer.reply.strip():
+        if not (description := read_description(answer.reply)):
             raise RequestRejected(answer.reason or "the model's description is empty")
         vectors[node] = await context.asker.embed(
-            question, answer.reply, mode=context.embed_mode, model=context.embed_model, node=node
+            question, description, mode=context.embed_mode, model=context.embed_model, node=node
         )
     except RequestRejected as e:
         context.isolated[node] = str(e)

@@ -1,0 +1,13 @@
+"""What a model's reply to a describe question says of the item (METHOD 2)."""
+
+from __future__ import annotations
+
+import re
+
+_NOT_SAID = re.compile(r"<think>.*?</think>|\s*<embedding>", re.IGNORECASE | re.DOTALL)
+
+
+def read_description(reply: str) -> str:
+    """The description without the thinking before it and without `<embedding>`, which is put behind it when it is
+    embedded."""
+    return _NOT_SAID.sub("", reply).strip()
