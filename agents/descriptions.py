@@ -10,4 +10,5 @@ _NOT_SAID = re.compile(r"<think>.*?</think>|\s*<embedding>", re.IGNORECASE | re.
 def read_description(reply: str) -> str:
     """The description without the thinking before it and without `<embedding>`, which is put behind it when it is
     embedded."""
-    return _NOT_SAID.sub("", reply).strip()
+    # Otherwise to the letter: it is part of what an embedding is known by.
+    return _NOT_SAID.sub("", reply).strip() if _NOT_SAID.search(reply) else reply

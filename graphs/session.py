@@ -77,7 +77,8 @@ async def _describe(context: SessionContext, node: int, vectors: dict[int, Vecto
     known = question.key(context.asker.sampling) in context.asker.answers
     answer = await context.asker.ask(question, component=None, step=None, subject={"item": node})
     try:
-        if not (description := read_description(answer.reply)):
+        description = read_description(answer.reply)
+        if not description.strip():
             raise RequestRejected(answer.reason or "the model's description is empty")
         vectors[node] = await context.asker.embed(
             question, description, mode=context.embed_mode, model=context.embed_model, node=node
