@@ -75,8 +75,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     tiny.checkpoint(folder / "checkpoint", base, vocabulary.tokenizer, -(-len(vocabulary) // 64) * 64)
     exported = export(folder / "checkpoint", folder / "exported", dtype=torch.float32).folder
     command = [
-        sys.executable, "-m", "partita", "serve", "vllm", str(exported), "--vllm", str(VLLM), "--port", str(free_port()),
-        "--embed-port", str(free_port()), "--dtype", "float32", "--max-model-len", "4096", "--images", "8",
+        sys.executable, "-m", "partita", "serve", "vllm", str(exported), "--vllm", str(VLLM),
+        "--port", str(free_port()), "--embed-port", str(free_port()), "--dtype", "float32", "--max-model-len", "4096", "--images", "8",
         "--logs", str(folder / "logs"), "--", "--enforce-eager",
     ]  # fmt: skip
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment(), cwd=folder) as running:
@@ -123,8 +123,8 @@ def test_a_whole_session(served: Served, tmp_path: Path) -> None:
     assert partita("examples", "cards", "--kind", "cards", "--count", "60", "--seed", "4", cwd=tmp_path).returncode == 0
     given = [word for option in served.options.items() for word in option]
     run = partita(
-        "run", "cards", "--by", "suit", "--session", "s", "--max-tokens", "64", "--longest-side", "112", "--json", *given,
-        cwd=tmp_path,
+        "run", "cards", "--by", "suit", "--session", "s", "--max-tokens", "64", "--longest-side", "112", "--json",
+        *given, cwd=tmp_path,
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
     result: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
