@@ -90,6 +90,8 @@ class Environment(BaseModel):
     endpoint: str | None = None
     model: str | None = None
     api_key: SecretStr | None = None
+    own_key: SecretStr | None = None
+    """``PARTITA_API_KEY`` alone: what servers of ours may ask for. A key of OpenAI's is no business of theirs."""
     prices: str | None = None
     """The user's table of prices."""
     config_home: str | None = None
@@ -97,12 +99,14 @@ class Environment(BaseModel):
 
 def read_environment(environ: Mapping[str, str] = os.environ) -> Environment:
     """Settings from ``PARTITA_*`` (and ``OPENAI_API_KEY``)."""
-    key = environ.get("PARTITA_API_KEY") or environ.get("OPENAI_API_KEY")
+    own = environ.get("PARTITA_API_KEY")
+    key = own or environ.get("OPENAI_API_KEY")
     return Environment(
         db=environ.get("PARTITA_DB") or DEFAULT_DB,
         endpoint=environ.get("PARTITA_ENDPOINT") or None,
         model=environ.get("PARTITA_MODEL") or None,
         api_key=SecretStr(key) if key else None,
+        own_key=SecretStr(own) if own else None,
         prices=environ.get("PARTITA_PRICES") or None,
         config_home=environ.get("XDG_CONFIG_HOME") or None,
     )

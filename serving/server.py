@@ -87,8 +87,7 @@ def run_server(
         UsageError: the port is taken, the host is none of this machine's or is open to others without a key, or what
             `load_model` raises.
     """
-    if not _is_loopback(host) and not api_key:
-        raise UsageError(f"{host} can be reached by others: set PARTITA_API_KEY to serve there, or use 127.0.0.1")
+    refuse_open_door(host, api_key)
     with listen(host, port) as listener:
         model = load_model(model_path, threads)
         app = build_app(model, batch_size=batch_size, api_key=api_key)
@@ -96,10 +95,16 @@ def run_server(
         serve(app, listener)
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes any free one."""
+def refuse_open_door(host: str, api_key: str | None) -> None:
+    """Raise UsageError if others could ask a model at `host` without a key."""
+    if not _is_loopback(host) and not api_key:
+        raise UsageError(f"{host} can be reached by others: set PARTITA_API_KEY to serve there, or use 127.0.0.1")
+
+
+def listen(host: str, port: int, option: str = "--port") -> socket.socket:
+    """A listening socket; port 0 takes any free one. `option` is what the user chose the port with."""
     if not 0 <= port <= 65535:
-        raise UsageError(f"there is no port {port}: choose one up to 65535 with --port")
+        raise UsageError(f"there is no port {port}: choose one up to 65535 with {option}")
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
     except (socket.gaierror, UnicodeError):
@@ -112,7 +117,9 @@ def listen(host: str, port: int) -> socket.socket:
     except OSError as error:
         listener.close()
         why = error.strerror or error
-        raise UsageError(f"{host}:{port} can't be listened on ({why}): choose another with --host or --port") from None
+        raise UsageError(
+            f"{host}:{port} can't be listened on ({why}): choose another with --host or {option}"
+        ) from None
     return listener
 
 
