@@ -103,7 +103,11 @@ async def _serve(
         await _together(*(runner.keep() for runner in watched))
     finally:
         say("stopping the runners")
-        await _together(*(runner.stop() for runner in watched))
+        try:
+            await _together(*(runner.stop() for runner in watched))
+        finally:  # also when a second signal leaves them no time, be it to begin with stopping
+            for runner in watched:
+                runner.kill()
 
 
 async def _together(*work: Coroutine[Any, Any, None]) -> None:
@@ -176,17 +180,26 @@ class _Watched:
         raise EndpointUnreachable(f"{why}; given up after {restarts.count} restarts: see its log, then start again")
 
     async def stop(self) -> None:
-        """End it in order: SIGTERM, then SIGKILL. Leaves no process, even when cancelled."""
+        """End it in order: SIGTERM, and SIGKILL for what is left."""
         if self._child is None:
             return
-        try:
-            assert self._child.stdin is not None
-            with suppress(BrokenPipeError):
-                self._child.stdin.close()
-            await self._ended_within(self._patience.grace + 1)
-        finally:
-            self._kill()
+        assert self._child.stdin is not None
+        with suppress(BrokenPipeError):
+            self._child.stdin.close()
+        await self._ended_within(self._patience.grace + 1)
         await self._end()
+
+    def kill(self) -> None:
+        """SIGKILL for it and all that it started."""
+        if self._child is None or self._child.stdout is None or self._child.stdout.closed:
+            return
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._child.pid, signal.SIGKILL)
+        self._child.wait()
+        for pipe in (self._child.stdin, self._child.stdout):
+            if pipe is not None:
+                with suppress(BrokenPipeError):
+                    pipe.close()
 
     async def _service(self) -> tuple[float, str]:
         """Watch it while it is well. Returns the seconds that it was, and what is wrong now."""
@@ -235,24 +248,13 @@ class _Watched:
         """Kill it and all that it started, and wait until its port and its memory are free."""
         if self._child is None:
             return
-        self._kill()
+        self.kill()
         until = time.monotonic() + self._patience.gone
         while _has_members(self._child.pid):
             if time.monotonic() > until:
                 break  # what is dead counts as a member until its parent has taken note, and not every parent does
             await asyncio.sleep(0.02)
         self._child = None
-
-    def _kill(self) -> None:
-        if self._child is None or self._child.stdout is None or self._child.stdout.closed:
-            return
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._child.pid, signal.SIGKILL)
-        self._child.wait()
-        for pipe in (self._child.stdin, self._child.stdout):
-            if pipe is not None:
-                with suppress(BrokenPipeError):
-                    pipe.close()
 
     def _words(self, how: str) -> str:
         words = self._log.last_words()

@@ -6,8 +6,10 @@ from importlib import import_module
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from partita.settings import read_environment
+from storage.errors import UsageError
 
 FORMS = {
     "export": "Turn a trained checkpoint into a folder that vLLM serves.",
@@ -57,6 +59,10 @@ def command(ctx: click.Context, model_path: Path | None, host: str, port: int, b
     Without a command: the built-in server, for the built-in model or another LLaVA-Qwen2 folder.
     """
     if ctx.invoked_subcommand is not None:
+        for name in ctx.params:
+            if ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+                option = next(p.opts[0] for p in ctx.command.params if p.name == name)
+                raise UsageError(f"{option} is the built-in server's here: give it after `{ctx.invoked_subcommand}`")
         return
     from serving.server import run_server
 

@@ -1,6 +1,6 @@
 """A command that behaves like `vllm serve`, as far as a supervisor can tell: python fake_vllm.py serve MODEL ...
 
-It opens its port, answers /health and /v1/models, and has an engine: a child that ends of nothing but SIGKILL.
+It opens its port, answers /health and /v1/models, and has an engine: children that end of nothing but SIGKILL.
 The folder FAKE_VLLM says how it misbehaves, by files that a test makes (`die-embed`, `hang-generate`, ...), and it
 writes there what it was started with, one file for each start. Only the standard library, so that it starts at once.
 """
@@ -62,7 +62,7 @@ def main() -> None:
         print("(EngineCore pid=7) ERROR 10-01 12:00:01 [core.py:9]   in a frame of no interest")
         print("RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}")
         sys.exit(1)
-    engine = subprocess.Popen(["sh", "-c", "trap '' TERM INT HUP; exec sleep 600"])
+    engine = subprocess.Popen(["sh", "-c", "trap '' TERM INT HUP; while :; do sleep 600; done", str(FOLDER)])
     while told_to("dawdle"):
         time.sleep(0.05)
     with ThreadingHTTPServer((given("--host"), int(given("--port"))), Handler) as server:

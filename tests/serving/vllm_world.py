@@ -86,7 +86,7 @@ class World:
                 if alive(about[who])]  # fmt: skip
 
     def processes(self) -> list[int]:
-        """Processes that name this world in their arguments: the command, what guards the runners, the runners."""
+        """Processes that name this world in their arguments: the command, guards, runners and engines."""
         found = []
         for line in Path("/proc").glob("[0-9]*/cmdline"):
             try:
