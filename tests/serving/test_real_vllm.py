@@ -76,8 +76,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     exported = export(folder / "checkpoint", folder / "exported", dtype=torch.float32).folder
     command = [
         sys.executable, "-m", "partita", "serve", "vllm", str(exported), "--vllm", str(VLLM),
-        "--port", str(free_port()), "--embed-port", str(free_port()), "--dtype", "float32", "--max-model-len", "4096", "--images", "8",
-        "--logs", str(folder / "logs"), "--", "--enforce-eager",
+        "--port", str(free_port()), "--embed-port", str(free_port()), "--dtype", "float32", "--max-model-len",
+        "4096", "--images", "8", "--logs", str(folder / "logs"), "--", "--enforce-eager",
     ]  # fmt: skip
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment(), cwd=folder) as running:
         assert running.stdout is not None
