@@ -155,7 +155,7 @@ class Asker:
                     subject=subject, prompt_hash=question.prompt_hash, reply=reply.text, conclusion=conclusion,
                     reason=reason, model=reply.model, prompt_tokens=reply.prompt_tokens,
                     completion_tokens=reply.completion_tokens, seconds=reply.seconds, attempts=reply.attempts,
-                    origin="model", at=datetime.now(UTC), vector=None,
+                    origin="model", at=datetime.now(UTC), cached_tokens=reply.cached_tokens, vector=None,
                 )  # fmt: skip
                 spend(answer)
             self.progress.calls += 1

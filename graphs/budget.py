@@ -11,11 +11,11 @@ from typing import Any
 from storage.errors import Paused
 from storage.ledger import Answer
 
-Cost = Callable[[str, int, int], float]
-"""What a call costs in USD, from its kind and its prompt and completion tokens."""
+Cost = Callable[[str, int, int, int], float]
+"""What a call costs in USD, from its kind and its prompt, completion and cached prompt tokens."""
 
 
-def nothing(kind: str, prompt_tokens: int, completion_tokens: int) -> float:
+def nothing(kind: str, prompt_tokens: int, completion_tokens: int, cached_tokens: int) -> float:
     """The cost of what is free."""
     return 0.0
 
@@ -69,7 +69,7 @@ class Budget:
                 self._in_flight[kind] += 1
         try:
             dearest = self._dearest.get(kind)
-            held = self._cost(kind, 0, 0) if dearest is None else dearest * _items(subject)
+            held = self._cost(kind, 0, 0, 0) if dearest is None else dearest * _items(subject)
             self._check(kind, held)
             self.calls += kind != "embed"
             self._held += held
@@ -103,7 +103,8 @@ class Budget:
         self._answered[answer.kind] += 1
         if not answer.seconds:
             return  # the endpoint rejected the question
-        cost = self._cost(answer.kind, answer.prompt_tokens or 0, answer.completion_tokens or 0)
+        tokens = answer.prompt_tokens or 0, answer.completion_tokens or 0, answer.cached_tokens or 0
+        cost = self._cost(answer.kind, *tokens)
         self.cost += cost
         each = cost / _items(answer.subject)
         self._dearest[answer.kind] = max(each, self._dearest.get(answer.kind, 0.0))

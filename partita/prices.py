@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from partita.settings import EMBEDDED
+from partita.settings import EMBEDDED, Parameters
 from storage.errors import UsageError
 
 SHIPPED = Path(__file__).with_name("prices.yaml")
@@ -29,21 +29,29 @@ _FORM = "write `prices: {some-model: {input: 0.15, output: 0.60}}`, USD per mill
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """What a model's tokens cost, per million; ``known`` is False where it is assumed."""
+    """What a model's tokens cost, per million; ``known`` is False where it is assumed.
+
+    ``cached`` is the price of prompt tokens that the endpoint had in its cache; without one they cost as others.
+    """
 
     input: float
     output: float
     known: bool = True
     currency: Literal["USD"] = "USD"
+    cached: float | None = None
 
-    def cost(self, prompt_tokens: float, completion_tokens: float) -> float:
-        """Cost of so many tokens, in ``currency``."""
-        return (prompt_tokens * self.input + completion_tokens * self.output) / _MILLION
+    def cost(self, prompt_tokens: float, completion_tokens: float, cached_tokens: float = 0) -> float:
+        """Cost of so many tokens, in ``currency``; ``cached_tokens`` are among those of the prompt."""
+        cached = self.input if self.cached is None else self.cached
+        prompt = (prompt_tokens - cached_tokens) * self.input + cached_tokens * cached
+        return (prompt + completion_tokens * self.output) / _MILLION
 
-    def cost_of_call(self, kind: str, prompt_tokens: int | None, completion_tokens: int | None) -> float:
+    def cost_of_call(
+        self, kind: str, prompt_tokens: int | None, completion_tokens: int | None, cached_tokens: int | None = None
+    ) -> float:
         """Cost of one call; one whose tokens were not counted is not taken for free."""
         counted = (prompt_tokens or 0, completion_tokens or 0)
-        return self.cost(*(counted if any(counted) else UNCOUNTED[kind]))
+        return self.cost(*counted, cached_tokens or 0) if any(counted) else self.cost(*UNCOUNTED[kind])
 
 
 FREE = Price(0.0, 0.0)
@@ -67,6 +75,7 @@ class _Entry(BaseModel):
 
     input: _Amount
     output: _Amount
+    cached: _Amount | None = None
 
 
 class _Table(BaseModel):
@@ -88,6 +97,18 @@ class _Table(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
+class Rates:
+    """What the models that a session asks cost."""
+
+    chat: Price
+    embed: Price
+
+    def of(self, kind: str) -> Price:
+        """The price of the model that calls of this kind go to."""
+        return self.embed if kind == "embed" else self.chat
+
+
+@dataclass(frozen=True, slots=True)
 class Prices:
     """The user's table over the shipped one."""
 
@@ -101,8 +122,13 @@ class Prices:
             return FREE
         for table in self.tables:
             if (entry := table.find(model)) is not None:
-                return Price(entry.input, entry.output)
+                return Price(entry.input, entry.output, cached=entry.cached)
         return ASSUMED
+
+    def rates(self, p: Parameters) -> Rates:
+        """The prices of a session's models, by the names under which they are asked."""
+        chat = self.of(p.model or "", endpoint=p.endpoint)
+        return Rates(chat, self.of(p.embed_model or "", endpoint=p.embed_endpoint or p.endpoint))
 
     def remark(self, model: str, price: Price) -> str | None:
         """What to tell the user of a price that is not known: what is assumed, and where to put it."""

@@ -274,11 +274,10 @@ async def _work(
 
 def _cost(prices: Prices, p: Parameters) -> Cost:
     """What a call of this session costs, from the tokens that the endpoint counts."""
-    chat = prices.of(p.model or "", endpoint=p.endpoint)
-    embed = prices.of(p.embed_model or "", endpoint=p.embed_endpoint or p.endpoint)
+    rates = prices.rates(p)
 
-    def cost(kind: str, prompt_tokens: int, completion_tokens: int) -> float:
-        return (embed if kind == "embed" else chat).cost_of_call(kind, prompt_tokens, completion_tokens)
+    def cost(kind: str, prompt_tokens: int, completion_tokens: int, cached_tokens: int) -> float:
+        return rates.of(kind).cost_of_call(kind, prompt_tokens, completion_tokens, cached_tokens)
 
     return cost
 

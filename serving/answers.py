@@ -58,6 +58,7 @@ class Said:
     model: str
     prompt_tokens: int
     completion_tokens: int
+    cached_tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +98,7 @@ def read_chat(body: bytes) -> Said:
         model=_name(answer),
         prompt_tokens=_count(answer, "prompt_tokens"),
         completion_tokens=_count(answer, "completion_tokens"),
+        cached_tokens=_cached(answer),
     )
 
 
@@ -251,6 +253,13 @@ def _count(answer: dict[str, Any], name: str) -> int:
     usage = answer.get("usage")
     count = usage.get(name) if isinstance(usage, dict) else None
     return count if isinstance(count, int) and count > 0 else 0
+
+
+def _cached(answer: dict[str, Any]) -> int:
+    """Prompt tokens that came from the endpoint's cache; never more than there are."""
+    usage = answer.get("usage")
+    details = usage.get("prompt_tokens_details") if isinstance(usage, dict) else None
+    return min(_count({"usage": details}, "cached_tokens"), _count(answer, "prompt_tokens"))
 
 
 def _elsewhere(location: str | None) -> str:

@@ -60,7 +60,8 @@ class Reply:
     """An answered chat request.
 
     `text` is "" where the model gave none (a refusal, a tool call). Token counts are 0 where the endpoint does not
-    count. `seconds` is the duration of the try that was answered, `attempts` is 1 + transport retries.
+    count; `cached_tokens` are those of the prompt that it had in its cache. `seconds` is the duration of the try that
+    was answered, `attempts` is 1 + transport retries.
     """
 
     text: str
@@ -69,6 +70,7 @@ class Reply:
     completion_tokens: int
     seconds: float
     attempts: int
+    cached_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +238,7 @@ class Endpoint:
             completion_tokens=said.completion_tokens,
             seconds=answered.seconds,
             attempts=answered.attempts,
+            cached_tokens=said.cached_tokens,
         )
 
     async def embed_text(self, text: str, *, key: str) -> Vector:

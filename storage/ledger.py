@@ -51,6 +51,7 @@ class Answer:
             answer is made, so that live and replayed answers are the same.
         seconds: from asking to the answer. attempts: requests it took, faults included.
         at: an aware time.
+        cached_tokens: those of the prompt tokens that the endpoint had in its cache.
         vector: float32, one dimension; only `load(vectors=True)` reads it back.
     """
 
@@ -71,6 +72,7 @@ class Answer:
     attempts: int
     origin: Origin
     at: datetime
+    cached_tokens: int | None = None
     vector: NDArray[np.float32] | None = field(default=None, compare=False)
     id: int | None = field(default=None, compare=False)
 

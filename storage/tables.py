@@ -23,7 +23,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-HEAD = "0002"
+HEAD = "0003"
 VERSION_TABLE = "partita_version"
 
 
@@ -131,6 +131,7 @@ answers = Table(
     Column("origin", Text, nullable=False),  # model | reused | human
     Column("at", UtcDateTime, nullable=False),
     Column("vector", LargeBinary),  # float32, little endian
+    Column("cached_tokens", Integer),  # of the prompt tokens, those that the endpoint had in its cache
     UniqueConstraint("session_id", "key"),
     Index("ix_answers_session_id_kind", "session_id", "kind"),
     sqlite_autoincrement=True,

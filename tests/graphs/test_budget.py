@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -22,7 +23,7 @@ def answer(kind="membership", tokens=100, origin="model", subject=ONE, seconds=0
     )  # fmt: skip
 
 
-def cents(kind: str, prompt: int, completion: int) -> float:
+def cents(kind: str, prompt: int, completion: int, cached: int) -> float:
     return (prompt + completion) / 100
 
 
@@ -94,14 +95,21 @@ async def test_a_call_counts_by_what_it_shows():
 
 
 async def test_nothing_is_spent_where_nothing_may_be():
-    assert not await call(Budget(max_cost=0, cost=lambda kind, prompt, reply: 0.5))
+    assert not await call(Budget(max_cost=0, cost=lambda *call: 0.5))
     assert await call(Budget(max_cost=0))  # what is free may be had
 
 
 def test_a_rejected_question_costs_nothing():
-    budget = Budget(cost=lambda kind, prompt, reply: 1.0)
+    budget = Budget(cost=lambda *call: 1.0)
     budget.count(answer("describe", tokens=0, seconds=0.0))
     assert (budget.calls, budget.cost) == (1, 0)
+
+
+async def test_what_was_cached_may_cost_less():
+    budget = Budget(cost=lambda kind, prompt, reply, cached: (prompt - cached) / 100)
+    async with budget.reserved("membership", ONE) as spend:
+        spend(replace(answer(tokens=100), cached_tokens=80))
+    assert budget.cost == pytest.approx(0.2)
 
 
 def test_earlier_processes_count():

@@ -43,6 +43,14 @@ def test_a_call_that_was_not_counted_is_not_free():
         assert FREE.cost_of_call(kind, None, None) == 0
 
 
+def test_what_was_cached_has_a_price_of_its_own(tmp_path):
+    prices = load_prices(own(tmp_path, "prices: {m: {input: 2, output: 8, cached: 0.5}, n: {input: 2, output: 8}}"))
+    with_cache, without = prices.of("m", endpoint=URL), prices.of("n", endpoint=URL)
+    assert with_cache.cost_of_call("merge", 1_000_000, 0, 400_000) == pytest.approx(0.6 * 2 + 0.4 * 0.5)
+    assert without.cost_of_call("merge", 1_000_000, 0, 400_000) == 2
+    assert with_cache.cost_of_call("merge", 0, 0, 0) == without.cost_of_call("merge", None, None)
+
+
 def test_an_unlisted_model_is_dear_and_says_where_its_price_goes(tmp_path):
     prices = load_prices(tmp_path / "prices.yaml")
     price = prices.of("home-made", endpoint=URL)
@@ -79,7 +87,8 @@ def test_where_the_users_table_is(monkeypatch):
         ("prices: {m: {input: true, output: 0}}", "prices.m.input: is no number"),
         ("prices: {m: {input: 1}}", "prices.m.output: is missing"),
         ("prices: {m: 5}", "prices.m: is no price"),
-        ("prices: {m: {input: 1, output: 2, cached: 3}}", "prices.m.cached: is no field"),
+        ("prices: {m: {input: 1, output: 2, image: 3}}", "prices.m.image: is no field"),
+        ("prices: {m: {input: 1, output: 2, cached: -3}}", "prices.m.cached: is negative"),
         ("prices: {4: {input: 1, output: 2}}", "prices.4: is no name in quotes"),
         ("m: {input: 1, output: 2}", "prices: is missing"),
         ("prices: [1, 2]", "prices: is no mapping"),

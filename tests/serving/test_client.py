@@ -206,6 +206,16 @@ async def test_an_answer_without_counts_or_names() -> None:
     assert (reply.model, reply.prompt_tokens, reply.completion_tokens) == ("m", 0, 0)
 
 
+@pytest.mark.parametrize(
+    ("details", "cached"),
+    [({"cached_tokens": 8}, 8), ({"cached_tokens": 80}, 11), ({"cached_tokens": "8"}, 0), ({}, 0), (None, 0), ([8], 0)],
+)
+async def test_what_the_endpoint_had_in_its_cache(details: Any, cached: int) -> None:
+    usage = {"prompt_tokens": 11, "completion_tokens": 5, "prompt_tokens_details": details}
+    async with scripted(chat(usage=usage)) as server, connect(server) as endpoint:
+        assert (await ask(endpoint)).cached_tokens == cached
+
+
 async def test_no_more_than_concurrency_at_once() -> None:
     async with scripted(chat()) as server, connect(server, concurrency=3) as endpoint:
         server.hold = asyncio.Barrier(3)  # opens only for three at once
