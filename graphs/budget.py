@@ -10,6 +10,7 @@ from typing import Any
 
 from storage.errors import Paused
 from storage.ledger import Answer
+from storage.shown import items_shown
 
 Cost = Callable[[str, int, int, int], float]
 """What a call costs in USD, from its kind and its prompt, completion and cached prompt tokens."""
@@ -69,7 +70,7 @@ class Budget:
                 self._in_flight[kind] += 1
         try:
             dearest = self._dearest.get(kind)
-            held = self._cost(kind, 0, 0, 0) if dearest is None else dearest * _items(subject)
+            held = self._cost(kind, 0, 0, 0) if dearest is None else dearest * max(1, items_shown(subject))
             self._check(kind, held)
             self.calls += kind != "embed"
             self._held += held
@@ -106,14 +107,5 @@ class Budget:
         tokens = answer.prompt_tokens or 0, answer.completion_tokens or 0, answer.cached_tokens or 0
         cost = self._cost(answer.kind, *tokens)
         self.cost += cost
-        each = cost / _items(answer.subject)
+        each = cost / max(1, items_shown(answer.subject))
         self._dearest[answer.kind] = max(each, self._dearest.get(answer.kind, 0.0))
-
-
-def _items(subject: Mapping[str, Any]) -> int:
-    """Items that a question shows."""
-
-    def flat(value: Any) -> int:
-        return sum(map(flat, value)) if isinstance(value, list) else 1
-
-    return max(1, sum(flat(subject[name]) for name in ("item", "representatives", "candidates") if name in subject))

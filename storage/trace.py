@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from datetime import UTC
 from typing import Any
 
@@ -10,6 +10,7 @@ from sqlalchemy import select
 
 from storage.database import Database
 from storage.errors import UsageError
+from storage.shown import Subject, images_shown
 from storage.tables import answers, decisions, items, prompts
 
 ASSESSMENTS = ("membership", "merge")
@@ -30,7 +31,7 @@ def trace(
     item takes part in, `cluster_items` the rows that any of those items takes part in.
 
     A row of describe or embed has the item as its only candidate. `tokens` is prompt and completion together, None
-    when the endpoint did not say.
+    when the endpoint did not say; `images` those that the question showed.
 
     `decisions` is what the search made of the answer ([] when nothing is known of it), `odds` those of the first.
 
@@ -42,6 +43,7 @@ def trace(
     if kind is not None and kind not in KINDS:
         raise UsageError(f"There is no kind {kind!r} of answer: --kind takes {', '.join(KINDS)}.")
     with db.reading() as connection:
+        images = images_shown(connection, session_id)
         named = connection.execute(
             select(items.c.node, items.c.name).where(items.c.session_id == session_id).order_by(items.c.position)
         )
@@ -52,13 +54,14 @@ def trace(
     if item is not None and item not in shown:
         raise UsageError(f"There is no item {item!r} in this session: `partita show` lists them.")
     cluster = None if cluster_items is None else frozenset(shown.get(name, name) for name in cluster_items)
-    return _rows(db, session_id, names, None if item is None else shown[item], cluster, kind)
+    return _rows(db, session_id, names, images, None if item is None else shown[item], cluster, kind)
 
 
 def _rows(
     db: Database,
     session_id: str,
     names: dict[int, str],
+    images: Callable[[str, Subject], int],
     item: str | None,
     cluster: frozenset[str] | None,
     kind: str | None,
@@ -106,6 +109,7 @@ def _rows(
                 "reason": row["reason"],
                 "model": row["model"],
                 "tokens": None if tokens == [None, None] else sum(count or 0 for count in tokens),
+                "images": images(row["kind"], row["subject"]),
                 "seconds": row["seconds"],
                 "attempts": row["attempts"],
                 "origin": row["origin"],

@@ -289,7 +289,7 @@ def test_kill_9_loses_no_acknowledged_record(
 
 KEYS = {
     "id", "kind", "component", "step", "representatives", "prompt", "prompt_hash", "reply", "conclusion", "reason",
-    "model", "tokens", "seconds", "attempts", "origin", "at", "decisions", "odds",
+    "model", "tokens", "seconds", "attempts", "origin", "at", "decisions", "odds", "images",
 }  # fmt: skip
 
 
@@ -325,6 +325,7 @@ async def test_trace_rows(db: Database, session: SessionRecord) -> None:
         "reason": "Both show hearts.",
         "model": "mini",
         "tokens": 15,
+        "images": 3,
         "seconds": 0.25,
         "attempts": 1,
         "origin": "model",
