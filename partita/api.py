@@ -15,6 +15,7 @@ from partita.export import export
 from partita.prices import find_prices
 from partita.result import Result
 from partita.settings import Environment, make_parameters, read_environment
+from partita.spend import Spend, spend_of
 from partita.stored import result_of
 from storage.database import open_database
 from storage.sessions import load_session
@@ -127,6 +128,12 @@ class Session:
             if cluster is not None:
                 members = result_of(database, self.name).cluster(cluster).items
             yield from trace(database, self._id, item=item, cluster_items=members, kind=kind)
+
+    def spend(self) -> Spend:
+        """Calls, images, tokens, time and cost by stage, model and cluster, by the table of prices."""
+        prices = find_prices(self._environment.prices, self._environment.config_home)
+        with open_database(self._url) as database:
+            return spend_of(database, self.name, prices)
 
     def export(self, to: str | Path, *, copy: bool = False) -> Path:
         """Write the partition as ``.csv``, ``.json``, ``.parquet``, or a folder with one sub-folder per cluster."""

@@ -14,6 +14,7 @@ VERBS = {
     "estimate": "Say what a run would take, before anything is spent.",
     "sessions": "List the sessions.",
     "show": "Show a session's clusters.",
+    "spend": "Show what a session has spent, and on what.",
     "trace": "Show what agents were asked, what they answered, and why.",
     "export": "Write a partition to a file or folder.",
     "score": "Compare a partition with labels.",

@@ -31,4 +31,6 @@ def command(session: str, db: str, picture: Path | None, as_json: bool) -> None:
     if as_json:
         options.print_json(result.to_json())
     else:
-        print_result(output(), result)
+        console = output()
+        print_result(console, result)
+        console.print(f"spent: {opened.spend().line()}", highlight=False)
