@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from fractions import Fraction
 from typing import Any
 
-from partita.estimate import money
+from partita.estimate import count, money
 from partita.prices import Price, Prices, Rates
 from partita.settings import Parameters
 from partita.stored import result_of
@@ -102,7 +102,7 @@ class Spend:
         t = self.total
         if not t.calls:
             return "nothing"
-        calls = f"{t.calls:,} calls, {t.tokens:,} tokens" + (f", {t.images:,} images shown" if t.images else "")
+        calls = f"{t.calls:,} calls, {count(t.tokens)} tokens" + (f", {t.images:,} images shown" if t.images else "")
         return f"{calls}, {'about ' if t.assumed or t.uncounted else ''}{money(t.cost, CURRENCY)}"
 
     def to_json(self) -> dict[str, Any]:

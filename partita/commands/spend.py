@@ -17,6 +17,7 @@ from partita.spend import CURRENCY, Amount, Spend
 
 _CLUSTERS = 60
 """Rows for clusters, as many as ``partita show`` has; the smaller ones are one row."""
+_MANY = 10_000_000
 _Row = tuple[tuple[str, ...], Amount]
 
 
@@ -67,7 +68,7 @@ def _tables(spend: Spend, by: str | None) -> Iterator[Table]:
         yield _table({"model": "total"}, [((model,), amount) for model, amount in spend.models.items()])
     if by in (None, "cluster") and spend.clusters:
         items = sum(c.size for c in spend.clusters)
-        yield _table({"cluster": "total", "items": f"{items:,}"}, _by_cluster(spend))
+        yield _table({"cluster": "total", "items": f"{items:,}"}, _by_cluster(spend), leave_out="cached")
 
 
 def _by_cluster(spend: Spend) -> list[_Row]:
@@ -81,36 +82,47 @@ def _by_cluster(spend: Spend) -> list[_Row]:
     return rows
 
 
-def _table(words: Mapping[str, str], rows: Sequence[_Row]) -> Table:
+def _table(words: Mapping[str, str], rows: Sequence[_Row], leave_out: str = "") -> Table:
     """Amounts of calls in columns that add up, and their total; columns of nothing are left out.
 
-    ``words`` are the headings of what stands before the amounts, each with its word in the row of totals.
+    ``words`` are the headings of what stands before the amounts, each with its word in the row of totals. A column may
+    be left out for the width of a terminal.
     """
     amounts = [amount for _, amount in rows]
-    columns = [
-        ("calls", [a.calls for a in amounts], 0),
-        ("images", [a.images for a in amounts], 0),
-        ("prompt", [a.prompt_tokens for a in amounts], 0),
-        ("cached", [a.cached_tokens for a in amounts], 0),
-        ("reply", [a.completion_tokens for a in amounts], 0),
-        ("seconds", [a.seconds for a in amounts], 0),
-        (CURRENCY, [a.cost for a in amounts], 2 if sum(a.cost for a in amounts) >= 10 else 4),
-    ]
-    columns = [column for column in columns if any(column[1])]
+    columns = {
+        "calls": [a.calls for a in amounts],
+        "images": [a.images for a in amounts],
+        "prompt": [a.prompt_tokens for a in amounts],
+        "cached": [a.cached_tokens for a in amounts],
+        "reply": [a.completion_tokens for a in amounts],
+        "seconds": [a.seconds for a in amounts],
+        CURRENCY: [a.cost for a in amounts],
+    }
     table = Table(box=None, pad_edge=False, show_footer=True, footer_style="bold")
     for heading, total in words.items():
         if table.columns:
-            table.add_column(heading, total, justify="right", no_wrap=True)
+            table.add_column(heading, total, justify="right", no_wrap=True, min_width=len(total))
         else:
-            table.add_column(heading, total, style="bold", no_wrap=True, min_width=12, max_width=24)
+            table.add_column(heading, total, style="bold", no_wrap=True, min_width=8, max_width=24)
     cells = []
-    for name, numbers, decimals in columns:
-        *each, total = _adding_up(numbers, decimals)
-        table.add_column(name, total, justify="right", no_wrap=True)
-        cells.append(each)
+    for name, numbers in columns.items():
+        if any(numbers) and name != leave_out:
+            *each, total = _in_words(name, numbers)
+            table.add_column(name, total, justify="right", no_wrap=True, min_width=max(len(name), len(total)))
+            cells.append(each)
     for (told, _), numbers_of_row in zip(rows, zip(*cells, strict=True), strict=True):
         table.add_row(*map(escape, told), *numbers_of_row)
     return table
+
+
+def _in_words(name: str, numbers: Sequence[float]) -> list[str]:
+    """A column as it is shown, and its sum: little money to the hundredth of a cent, many tokens in millions."""
+    total = sum(numbers)
+    if name == CURRENCY:
+        return _adding_up(numbers, 2 if total >= 10 else 4)
+    if total < _MANY:
+        return _adding_up(numbers, 0)
+    return [f"{number}M" for number in _adding_up([number / 1e6 for number in numbers], 2)]
 
 
 def _adding_up(numbers: Sequence[float], decimals: int) -> list[str]:
