@@ -12,10 +12,12 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from graphs.budget import Budget
 from graphs.partition import PARTITION, NamedCluster, Partition
 from partita import Session
 from partita.commands.spend import _adding_up
 from partita.prices import load_prices
+from partita.settings import Parameters
 from partita.spend import Amount, spend_of
 from partita.verbs import cli as cli_of_partita
 from storage import artefacts
@@ -172,6 +174,12 @@ async def test_known_assumed_uncounted_cached_and_reused(tmp_path: Path):
         found = Partition((NamedCluster("x", (0, 1)), NamedCluster("y", (2,))))
         artefacts.put(db, session.id, PARTITION, found.to_bytes())
         said = spend_of(db, "one", prices)
+        rates = prices.rates(Parameters.model_validate(parameters))
+        budget = Budget(cost=lambda kind, *tokens: rates.of(kind).cost_of_call(kind, *tokens))
+        with Ledger(db, session.id) as ledger:
+            for one in ledger.load().values():
+                budget.count(one)
+    assert said.total.cost == pytest.approx(budget.cost)  # what --max-cost goes by
     embed = (10 * 2.5 + 5 * 10) / 1e6  # as for a dear model
     known = (100 * 10 + 900 * 1 + 50 * 20) / 1e6
     uncounted = (3500 * 10 + 100 * 20) / 1e6
