@@ -17,6 +17,7 @@ import torch
 import transformers
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional as F
 from transformers import AutoImageProcessor, LlavaOnevisionForConditionalGeneration
 
 from serving.llava.images import on_white, to_pixels
@@ -100,11 +101,34 @@ class _Whole:
         return {}
 
 
+def _resizing_with_torch(ready: Any) -> Any:
+    """The image processor `ready` with the resizing of its torchvision form, which vLLM has.
+
+    Its Pillow form, which is what there is without torchvision, ends up to two grey levels away from that: enough to
+    move an embedding by more than 1e-3.
+    """
+    with_pillow = ready.resize
+
+    def resize(image: Any, size: Any, resample: Any = None, **more: Any) -> Any:
+        mode = {2: "bilinear", 3: "bicubic"}.get(2 if resample is None else int(resample))
+        if mode is None or image.dtype != np.uint8 or not (size.height and size.width):
+            return with_pillow(image=image, size=size, resample=resample, **more)
+        if image.shape[-2:] == (size.height, size.width):
+            return image
+        pixels = torch.from_numpy(np.ascontiguousarray(image))[None]
+        return F.interpolate(pixels, (size.height, size.width), mode=mode, antialias=True)[0].numpy()
+
+    ready.resize = resize
+    return ready
+
+
 class _Tiles:
     """transformers' own image processor, one image at a time."""
 
     def __init__(self, ready: Any, config: Any) -> None:
         self._ready, self._config = ready, config
+        if type(ready).__name__.endswith("Pil"):
+            self._ready = _resizing_with_torch(ready)
 
     def __call__(self, image: Image.Image) -> Pixels:
         values = self._ready(images=[on_white(image)], return_tensors="pt")["pixel_values"][0]

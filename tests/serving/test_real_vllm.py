@@ -38,6 +38,8 @@ VLLM = (
     or shutil.which("vllm")
 )
 ROOT = Path(__file__).parents[2]
+WITHOUT_GPU = () if torch.cuda.is_available() else ("--no-enable-chunked-prefill", "--max-num-batched-tokens", "8192")
+"""vLLM 0.32 on a CPU dies of a prompt in pieces that is sampled with a seed ("CPU Generator does not use offset")."""
 
 pytestmark = [
     pytest.mark.vllm,
@@ -70,14 +72,15 @@ def environment() -> dict[str, str]:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("vllm")
-    base = tiny.published(folder / "base")
+    base = tiny.taught(folder / "base", tiny.published(folder / "untaught", spread=0.03))
     vocabulary = read_vocabulary(base)
-    tiny.checkpoint(folder / "checkpoint", base, vocabulary.tokenizer, -(-len(vocabulary) // 64) * 64)
+    rows = -(-len(vocabulary) // 64) * 64
+    tiny.checkpoint(folder / "checkpoint", base, vocabulary.tokenizer, rows, spread=0.003)
     exported = export(folder / "checkpoint", folder / "exported", dtype=torch.float32).folder
     command = [
         sys.executable, "-m", "partita", "serve", "vllm", str(exported), "--vllm", str(VLLM),
         "--port", str(free_port()), "--embed-port", str(free_port()), "--dtype", "float32", "--max-model-len",
-        "4096", "--images", "8", "--logs", str(folder / "logs"), "--", "--enforce-eager",
+        "4096", "--images", "8", "--logs", str(folder / "logs"), "--", "--enforce-eager", *WITHOUT_GPU,
     ]  # fmt: skip
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment(), cwd=folder) as running:
         assert running.stdout is not None
@@ -119,7 +122,7 @@ def partita(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_whole_session(served: Served, tmp_path: Path) -> None:
-    """60 items through agents that know nothing, but can't but conclude; then it is there to be looked at."""
+    """60 items through agents that know nothing, but conclude as they should; then it is there to be looked at."""
     assert partita("examples", "cards", "--kind", "cards", "--count", "60", "--seed", "4", cwd=tmp_path).returncode == 0
     given = [word for option in served.options.items() for word in option]
     run = partita(
@@ -134,4 +137,4 @@ def test_a_whole_session(served: Served, tmp_path: Path) -> None:
     assert not result["failed_items"]
     rows = [json.loads(line) for line in partita("trace", "s", "--json", cwd=tmp_path).stdout.splitlines()]
     assert rows
-    assert {row["conclusion"] for row in rows} <= {"YES", "NO"}  # structured_outputs leave nothing else
+    assert {row["conclusion"] for row in rows} <= {"YES", "NO"}

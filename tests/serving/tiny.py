@@ -5,13 +5,17 @@ python -m tests.serving.tiny OUT      # a LoRA checkpoint in OUT/checkpoint, its
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
+from PIL import Image
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import (
@@ -23,8 +27,12 @@ from transformers import (
     SiglipVisionConfig,
 )
 
-from serving.llava.network import EmbeddingHead
-from serving.llava.prompt import END, QWEN_PAD, START
+from agents import questions
+from agents.prompt_sets import shipped_set
+from serving.llava.checkpoint import read_checkpoint, read_vocabulary
+from serving.llava.network import EmbeddingHead, input_vectors
+from serving.llava.prompt import END, QWEN_PAD, START, build_prompt
+from serving.llava.sight import features
 
 SIDE, PATCH, WIDTH, HEADS = 56, 14, 64, 2
 """Of images in pixels, of a patch, of a state, of attention: vLLM on a CPU wants heads of at least 32."""
@@ -33,6 +41,7 @@ _QWEN2 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 """How Qwen2 cuts text before BPE: here a newline joins the punctuation before it."""
+_AGREE = "They agree. <CONCLUSION> YES </CONCLUSION>"
 _TEXTS = [
     "user\nassistant\nsystem\nDescribe the colour of the fruit in the image in detail.\nItem:\nRepresentative 1:\n"
     "Representative 2:\nCandidate 1:\nCluster A, representative 1:\nCluster B, representative 2:\n"
@@ -76,25 +85,25 @@ def vision_config() -> SiglipVisionConfig:
     )  # fmt: skip
 
 
-def randomised(network: Any, seed: int) -> Any:
+def randomised(network: Any, seed: int, spread: float = 0.15) -> Any:
     """Weights large enough for prompts to matter."""
     drawn = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in network.parameters():
-            spread = 0.15 if parameter.ndim > 1 else 0.05
-            parameter.add_(torch.randn(parameter.shape, generator=drawn) * spread)
+            far = spread if parameter.ndim > 1 else spread / 3
+            parameter.add_(torch.randn(parameter.shape, generator=drawn) * far)
     return network.train(False)
 
 
-def published(folder: Path, *, tie: bool = False, words: Tokenizer | None = None) -> Path:
+def published(folder: Path, *, tie: bool = False, spread: float = 0.15) -> Path:
     """A LLaVA-OneVision as transformers stores it; without `<image>`'s and `<embedding>`'s entries in its tokenizer."""
-    words = words or tokenizer()
+    words = tokenizer()
     text = text_config(words.get_vocab_size(), tie_word_embeddings=tie)
     config = LlavaOnevisionConfig(
         vision_config=vision_config(), text_config=text, image_token_index=words.get_vocab_size(),
         video_token_index=words.get_vocab_size() + 1, image_grid_pinpoints=GRID, tie_word_embeddings=tie,
     )  # fmt: skip
-    network = randomised(LlavaOnevisionForConditionalGeneration(config), 1)
+    network = randomised(LlavaOnevisionForConditionalGeneration(config), 1, spread)
     network.save_pretrained(str(folder))
     words.save(str(folder / "tokenizer.json"))
     processor = {
@@ -125,10 +134,10 @@ def single_tile(folder: Path) -> Path:
     return folder
 
 
-def checkpoint(folder: Path, base: Path, vocabulary: Tokenizer, rows: int) -> Path:
+def checkpoint(folder: Path, base: Path, vocabulary: Tokenizer, rows: int, spread: float = 0.15) -> Path:
     """What training leaves of `base`: LoRA, the parts trained in full beside it, a trained head, the tokenizer.
 
-    `rows` is the number of token embeddings with `<embedding>` among them.
+    `rows` is the number of token embeddings with `<embedding>` among them, `spread` how far what was trained has moved.
     """
     network: Any = LlavaOnevisionForConditionalGeneration.from_pretrained(str(base))
     network.resize_token_embeddings(rows, mean_resizing=False)
@@ -136,13 +145,59 @@ def checkpoint(folder: Path, base: Path, vocabulary: Tokenizer, rows: int) -> Pa
         r=4, lora_alpha=16, target_modules=r".*language_model.*\.(q|k|v|o|gate|up|down)_proj",
         modules_to_save=["lm_head", "embed_tokens", "multi_modal_projector"],
     )  # fmt: skip
-    adapted = randomised(get_peft_model(network, lora), 3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by an old name
+        adapted = randomised(get_peft_model(network, lora), 3, spread)
     adapted.save_pretrained(str(folder))
     head = head_of(WIDTH, 24)
     save_file({name: t.detach().clone() for name, t in head.state_dict().items()}, str(folder / "head.safetensors"))
     vocabulary.save(str(folder / "tokenizer.json"))
     about = {"format": 2, "name": "tiny", "base": "../" + base.name, "threshold": 0.6, "criteria": []}
     (folder / "partita.json").write_text(json.dumps(about))
+    return folder
+
+
+def taught(folder: Path, base: Path, steps: int = 300) -> Path:
+    """`base` after a few lessons in form: it answers whatever it is asked in the words it should, and knows nothing.
+
+    The lessons go the way of real ones: `build_prompt`, `features`, `input_vectors`, a loss on the reply.
+    """
+    read = read_checkpoint(base)
+    network, words = read.network.requires_grad_(True), read.vocabulary
+    noise = np.random.default_rng(6)
+    lessons = []
+    for set_, texts in itertools.product(("suit", "color"), range(3)):
+        prompts = shipped_set(set_)
+        asked = (
+            (questions.describe(prompts, "0"), "A card. Red."),
+            (questions.membership(prompts, ["0", "1", "2"][: texts + 1], ["3"]), _AGREE),
+            (questions.merge(prompts, ["0", "1", "2"][: texts + 1], ["3", "4", "5"][: texts + 1]), _AGREE),
+        )
+        for question, reply in asked:
+            pixels = [
+                read.process(Image.fromarray(noise.integers(0, 255, (SIDE, SIDE, 3), dtype=np.uint8)))
+                for _ in question.items
+            ]
+            with torch.no_grad():
+                seen = torch.cat(features(network, pixels))
+            each = len(seen) // len(pixels)
+            messages = question.messages(lambda _: {"type": "image_url", "image_url": {"url": "data:"}})
+            prompt = build_prompt(messages, words, each)
+            lessons.append((prompt.ids, [*words.encode(reply), words.end], seen))
+    optimizer = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=3e-3)
+    for step in range(steps):
+        ids, reply, seen = lessons[step % len(lessons)]
+        row = torch.tensor([ids + reply])
+        vectors = input_vectors(network, row[:, :-1], seen)
+        hidden = network.model.language_model(inputs_embeds=vectors, use_cache=False).last_hidden_state
+        logits = network.lm_head(hidden[0, len(ids) - 1 :])
+        loss = torch.nn.functional.cross_entropy(logits, row[0, len(ids) :])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    network.save_pretrained(str(folder))
+    words.tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "preprocessor_config.json").write_bytes((base / "preprocessor_config.json").read_bytes())
     return folder
 
 
@@ -158,8 +213,6 @@ def head_of(width: int, out: int) -> EmbeddingHead:
 
 def main(out: Path) -> None:
     """Base and checkpoint."""
-    from serving.llava.checkpoint import read_vocabulary
-
     base = published(out / "base")
     vocabulary = read_vocabulary(base)
     rows = -(-len(vocabulary) // 64) * 64
