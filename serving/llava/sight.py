@@ -126,7 +126,7 @@ class _Tiles:
     """transformers' own image processor, one image at a time."""
 
     def __init__(self, ready: Any, config: Any) -> None:
-        self._ready, self._config = ready, config
+        self._ready, self._settings, self._config = ready, ready.to_dict(), config
         if type(ready).__name__.endswith("Pil"):
             self._ready = _resizing_with_torch(ready)
 
@@ -150,5 +150,5 @@ class _Tiles:
                 "patch_size": vision.patch_size,
                 "num_additional_image_tokens": int(vision.model_type == "clip_vision_model"),
             }
-        image = {**self._ready.to_dict(), "processor_class": processor["processor_class"]}
+        image = {**self._settings, "processor_class": processor["processor_class"]}
         return {_SETTINGS: image, "processor_config.json": processor}
