@@ -6,16 +6,18 @@ Pure functions over status, headers and bytes; `serving.client` does the sending
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import urlsplit
 
 import numpy as np
 
+from serving.roles import CHAT, Role
 from storage.errors import (
     EndpointError,
     EndpointMisbehaves,
@@ -31,6 +33,16 @@ RETRIED_STATUS = {408, 409, 425, 429}
 """And every 5xx."""
 TURNED_AWAY = {429, 503}
 """What an endpoint answers that has too much to do; of other faults it may be that they are one call's alone."""
+
+
+LONGEST_NAME = 500
+"""Characters; what is longer, or can't be printed, names no model."""
+MOST_NUMBERS = 65_536
+"""In an embedding; the widest that are known have a quarter of it."""
+_MOST_TOKENS = 2**31 - 1
+"""A database's integer; an endpoint that claims more has not counted."""
+_NO_NUMBERS = "an embedding that is not a list of numbers"
+_FLOAT32_MAX = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +86,14 @@ class NoSuchPath(EndpointMisbehaves):
     """404 or 405 for a path of the API, which an endpoint may lack."""
 
 
+class Unfit(ValueError):
+    """A reader's: the bytes are what the API promises, but no use. `advice` is for the user."""
+
+    def __init__(self, why: str, advice: str) -> None:
+        super().__init__(why)
+        self.advice = advice
+
+
 class HttpAnswer(Exception):
     """An answer other than 2xx, on its way out of the HTTP library; never reaches a user."""
 
@@ -108,15 +128,7 @@ def read_embedding(body: bytes) -> Embedded:
     data = answer.get("data")
     if not isinstance(data, list) or not data or not isinstance(data[0], dict):
         raise ValueError(_odd(answer, "an answer without data"))
-    try:
-        values = np.asarray(data[0].get("embedding"), dtype=np.float32)
-    except (TypeError, ValueError):
-        raise ValueError("an embedding that is not a list of numbers") from None
-    if values.ndim != 1 or not values.size:
-        raise ValueError("an embedding that is not a list of numbers")
-    if not np.isfinite(values).all():
-        raise ValueError("an embedding with NaN or infinity in it")
-    return Embedded(values, _name(answer), _count(answer, "prompt_tokens"))
+    return Embedded(_vector(data[0].get("embedding")), _name(answer), _count(answer, "prompt_tokens"))
 
 
 def read_models(body: bytes) -> list[str]:
@@ -125,19 +137,22 @@ def read_models(body: bytes) -> list[str]:
     data = answer.get("data")
     if not isinstance(data, list):
         raise ValueError(_odd(answer, "a list of models without data"))
-    return [_clean(entry["id"]) for entry in data if isinstance(entry, dict) and isinstance(entry.get("id"), str)]
+    return [entry["id"] for entry in data if isinstance(entry, dict) and _is_name(entry.get("id"))]
 
 
 def read_constants(body: bytes, model: str) -> dict[str, float]:
     """β and τ of a model from GET /models, where its server tells them (ours does, under "partita"); else nothing."""
-    for entry in _object(body).get("data") or []:
+    data = _object(body).get("data")
+    for entry in data if isinstance(data, list) else []:
         if isinstance(entry, dict) and entry.get("id") == model and isinstance(entry.get("partita"), dict):
             told = entry["partita"]
-            return {k: float(told[k]) for k in ("beta", "threshold") if isinstance(told.get(k), int | float)}
+            return {
+                k: float(told[k]) for k, most in (("beta", 1e6), ("threshold", 1)) if _is_between(told.get(k), most)
+            }
     return {}
 
 
-def judge(answer: HttpAnswer, url: str) -> Fault | EndpointError:
+def judge(answer: HttpAnswer, url: str, role: Role = CHAT) -> Fault | EndpointError:
     """What to make of a status other than 2xx."""
     status, said = answer.status, server_message(answer.body)
     seen = f"{status} ({said})" if said else str(status)
@@ -149,15 +164,15 @@ def judge(answer: HttpAnswer, url: str) -> Fault | EndpointError:
         later = retry_after(answer.headers.get("retry-after"))
         return Fault(f"answered {seen}", advice, retry_after=later, turned_away=status in TURNED_AWAY)
     if status in (401, 403):
-        return EndpointRefused(f"{url} answered {seen}: set PARTITA_API_KEY to a key that is valid there")
+        return EndpointRefused(f"{url} answered {seen}: set {role.key} to a key that is valid there")
     if 300 <= status < 400:
         return EndpointMisbehaves(
             f"{url} answered {status}, a redirect{_elsewhere(answer.headers.get('location'))}: "
-            "redirects are not followed, give the final address as --endpoint"
+            f"redirects are not followed, give the final address as {role.endpoint}"
         )
     if status in (404, 405, 410):
         if "model" in said.lower():
-            return ModelUnknown(f"{url} answered {seen}: give a model that is there as --model")
+            return ModelUnknown(f"{url} answered {seen}: give a model that is there as {role.model}")
         return NoSuchPath(f"{url} answered {seen}: {base_url_advice(url)}")
     if status == 402:
         return EndpointRefused(f"{url} answered {seen}: the account has to be paid for, or use another key")
@@ -167,11 +182,12 @@ def judge(answer: HttpAnswer, url: str) -> Fault | EndpointError:
     )
 
 
-def malformed(body: bytes, content_type: str, why: str, url: str) -> Fault:
+def malformed(body: bytes, content_type: str, why: ValueError, url: str) -> Fault:
     """The fault for a 2xx answer that a reader could not read."""
     if "html" in content_type.lower() or body.lstrip()[:1] == b"<":
         return Fault("answered HTML instead of JSON", base_url_advice(url), EndpointMisbehaves)
-    return Fault(f"answered with {why}", base_url_advice(url), EndpointMisbehaves)
+    advice = why.advice if isinstance(why, Unfit) else base_url_advice(url)
+    return Fault(f"answered with {why}", advice, EndpointMisbehaves)
 
 
 def base_url_advice(url: str) -> str:
@@ -186,8 +202,10 @@ def server_message(body: bytes) -> str:
     except (ValueError, RecursionError):
         plain = body.decode("utf-8", "replace")
         return "" if plain.lstrip().startswith("<") else one_line(plain)
-    if not isinstance(answer, dict):
-        return ""
+    return _message_in(answer) if isinstance(answer, dict) else ""
+
+
+def _message_in(answer: dict[str, Any]) -> str:
     error = answer.get("error")
     first = error.get("message") if isinstance(error, dict) else error
     for words in (first, answer.get("message"), answer.get("detail")):
@@ -205,7 +223,7 @@ def retry_after(value: str | None, now: datetime | None = None) -> float | None:
     except ValueError:
         try:
             until = parsedate_to_datetime(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             return None
         if until.tzinfo is None:
             until = until.replace(tzinfo=UTC)
@@ -224,7 +242,7 @@ def _object(body: bytes) -> dict[str, Any]:
 
 
 def _odd(answer: dict[str, Any], what: str) -> str:
-    said = server_message(json.dumps(answer).encode())
+    said = _message_in(answer)
     return f"{what} ({said})" if said else what
 
 
@@ -246,13 +264,52 @@ def _clean(text: str) -> str:
 
 def _name(answer: dict[str, Any]) -> str:
     model = answer.get("model")
-    return _clean(model) if isinstance(model, str) else ""
+    return model if _is_name(model) else ""
+
+
+def _is_name(name: object) -> TypeGuard[str]:
+    return isinstance(name, str) and 0 < len(name) <= LONGEST_NAME and name.isprintable()
 
 
 def _count(answer: dict[str, Any], name: str) -> int:
     usage = answer.get("usage")
     count = usage.get(name) if isinstance(usage, dict) else None
-    return count if isinstance(count, int) and count > 0 else 0
+    return int(count) if _is_between(count, _MOST_TOKENS) else 0
+
+
+def _is_between(number: object, most: float) -> TypeGuard[int | float]:
+    """Whether it is a number above 0 and at most `most`; NaN is not."""
+    return isinstance(number, int | float) and not isinstance(number, bool) and 0 < number <= most
+
+
+def _vector(embedding: object) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    if isinstance(embedding, str):  # OpenAI's other encoding; some servers use it whatever is asked
+        try:
+            values = np.frombuffer(base64.b64decode(embedding, validate=True), dtype="<f4").astype(np.float32)
+        except ValueError:
+            raise ValueError("an embedding that is neither a list of numbers nor base64 of them") from None
+    else:
+        try:
+            numbers = np.asarray(embedding)
+        except (TypeError, ValueError):  # rows of different lengths
+            raise ValueError(_NO_NUMBERS) from None
+        if numbers.ndim == 2 and len(numbers) == 1:  # some servers put it into a list of its own
+            numbers = numbers[0]
+        elif numbers.ndim == 2:
+            raise Unfit("an embedding of each token instead of one of all", "switch the server's pooling on")
+        if numbers.dtype.kind not in "iuf" or numbers.ndim != 1:
+            raise ValueError(_NO_NUMBERS)
+        finite = np.isfinite(numbers) & (np.abs(numbers.astype(np.float64)) <= _FLOAT32_MAX)
+        values = np.where(finite, numbers, np.nan).astype(np.float32)
+    if not values.size:
+        raise ValueError(_NO_NUMBERS)
+    if values.size > MOST_NUMBERS:
+        raise Unfit(
+            f"an embedding of {values.size:,} numbers", f"at most {MOST_NUMBERS:,} are taken: use another model"
+        )
+    if not np.isfinite(values).all():
+        raise ValueError("an embedding with NaN or infinity in it")
+    return values
 
 
 def _cached(answer: dict[str, Any]) -> int:
@@ -268,7 +325,7 @@ def _elsewhere(location: str | None) -> str:
         host = f"{to.hostname or ''}:{to.port}" if to.port else to.hostname or ""
     except ValueError:
         return ""
-    return f" to {to.scheme}://{host}{one_line(to.path)}" if host else ""
+    return f" to {one_line(f'{to.scheme}://{host}{to.path}')}" if host else ""
 
 
 def one_line(words: str) -> str:

@@ -28,6 +28,7 @@ import numpy as np
 from serving import answers, bodies
 from serving.answers import Fault, NoSuchPath
 from serving.limit import Gate, Ticket
+from serving.roles import CHAT, Role
 from serving.sender import Sender, silent
 from storage.errors import EndpointError, ModelUnknown
 
@@ -53,6 +54,12 @@ RETRY_LINES = 30.0
 """Seconds before a kind of fault is told of again."""
 
 MODELS_TIMEOUT = 20.0
+
+LONGEST_TOKEN = 64
+"""Characters. A reply of more than this for each token that was asked for is cut: its server counts none."""
+CUT = " [the rest of this reply was left out: it is far longer than was asked for]"
+COMPARED = 1000
+"""Of the names that an endpoint lists, so many are looked at for one like the user's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +125,7 @@ class Endpoint:
             endpoint answers others is not one of them: that is our own crowding.
         on_retry: told in one line about each fault that is retried; of calls that are turned away, only when the
             endpoint is asked less for it.
+        role: how the user names this endpoint, its model and its key, for advice.
 
     Raises:
         UsageError: a URL or a key that can't be one.
@@ -133,8 +141,10 @@ class Endpoint:
         concurrency: int = 32,
         max_attempts: int = 6,
         on_retry: Callable[[str], None] | None = None,
+        role: Role = CHAT,
     ) -> None:
-        self._sender = Sender(url, api_key, request_timeout=request_timeout, concurrency=concurrency)
+        self._sender = Sender(url, api_key, request_timeout=request_timeout, concurrency=concurrency, role=role)
+        self._redaction = self._sender.redaction
         self.url = self._sender.url
         self._model = model
         self._resolved = False
@@ -149,6 +159,8 @@ class Endpoint:
         self._told_limit = concurrency
         self._told: dict[str, tuple[float, int]] = {}
         self._resolving = asyncio.Lock()
+        self._widths: dict[str, int] = {}
+        """Numbers in an embedding, by what is embedded: vectors of different widths can't be compared."""
 
     def __repr__(self) -> str:
         return f"Endpoint({self.url!r}, model={self._model!r})"
@@ -196,7 +208,8 @@ class Endpoint:
         """Names that GET /models gives, in its order; None where the endpoint has no such list."""
         patience = min(self._request_timeout, MODELS_TIMEOUT)
         try:
-            return (await self._ask("GET", "/models", None, None, answers.read_models, patience)).value
+            names = (await self._ask("GET", "/models", None, None, answers.read_models, patience)).value
+            return [self._redaction.of_reply(name) for name in names]
         except (NoSuchPath, ModelUnknown):
             return None
 
@@ -232,8 +245,8 @@ class Endpoint:
         answered = await self._ask("POST", "/chat/completions", body, key, answers.read_chat, self._request_timeout)
         said = answered.value
         return Reply(
-            text=said.text,
-            model=said.model or str(body["model"]),
+            text=_cut(self._redaction.of_reply(said.text), max_tokens),
+            model=self._redaction.of_reply(said.model) or str(body["model"]),
             prompt_tokens=said.prompt_tokens,
             completion_tokens=said.completion_tokens,
             seconds=answered.seconds,
@@ -256,9 +269,20 @@ class Endpoint:
         return await self._embed(body, key)
 
     async def _embed(self, body: dict[str, Any], key: str) -> Vector:
-        answered = await self._ask("POST", "/embeddings", body, key, answers.read_embedding, self._request_timeout)
+        form = "input" if "input" in body else "messages"
+
+        def read(answer: bytes) -> answers.Embedded:
+            got = answers.read_embedding(answer)
+            if (width := self._widths.setdefault(form, got.values.size)) != got.values.size:
+                why = f"an embedding of {got.values.size} numbers, after one of {width}"
+                advice = f"give a {self._sender.role.model} whose embeddings are all of one length"
+                raise answers.Unfit(why, advice)
+            return got
+
+        answered = await self._ask("POST", "/embeddings", body, key, read, self._request_timeout)
         got = answered.value
-        return Vector(got.values, got.model or body["model"], got.prompt_tokens, answered.seconds, answered.attempts)
+        model = self._redaction.of_reply(got.model) or body["model"]
+        return Vector(got.values, model, got.prompt_tokens, answered.seconds, answered.attempts)
 
     async def _model_name(self) -> str:
         return self._model if self._model is not None else await self.resolve_model()
@@ -267,14 +291,18 @@ class Endpoint:
         names = await self.list_models()
         if self._model is None:
             if not names:
-                raise ModelUnknown(f"{self.url} lists no models: check --endpoint, and name a model with --model")
+                role = self._sender.role
+                raise ModelUnknown(
+                    f"{self.url} lists no models: check {role.endpoint}, and name a model with {role.model}"
+                )
             return names[0]
         if names and self._model not in names:
-            close = get_close_matches(self._model, names, n=3, cutoff=0.4)
-            shown = [*close, *(name for name in names if name not in close)]
-            more = f" and {len(shown) - 8} more" if len(shown) > 8 else ""
+            close = get_close_matches(self._model, names[:COMPARED], n=3, cutoff=0.4)
+            shown = [*close, *(name for name in names[:COMPARED] if name not in close)][:8]
+            more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
             raise ModelUnknown(
-                f"{self.url} has no model {self._model!r}: give one of {', '.join(shown[:8])}{more} as --model"
+                f"{self.url} has no model {self._model!r}: "
+                f"give one of {', '.join(shown)}{more} as {self._sender.role.model}"
             )
         return self._model
 
@@ -339,7 +367,7 @@ class Endpoint:
             pause = min(fault.retry_after or 0.0, RETRY_AFTER_CAP)  # the gate sees to the rest
         else:
             rest = pause = _pause(tries.faults, fault)
-        seen = self._sender.scrub(fault.seen)
+        seen = self._redaction.of(fault.seen)
         if self._given_up is not None:
             raise type(self._given_up)(str(self._given_up))
         turned_away = self._only_turns_away(now, max(pause, limit.paused_until - now))
@@ -348,7 +376,7 @@ class Endpoint:
             times = f" ({tries.made} tries)" if tries.made > 1 else ""
             if turned_away and self._refused_since is not None:
                 times = f" to everything for {now - self._refused_since:.0f} s"
-            error = fault.kind(f"{self.url} {seen}{times}: {self._sender.scrub(fault.advice)}")
+            error = fault.kind(f"{self.url} {seen}{times}: {self._redaction.of(fault.advice)}")
             if fault.turned_away or fault.silent or fault.refused:
                 # What is waiting needs not find it out for itself; an answer to any question takes it back.
                 self._given_up = error
@@ -385,6 +413,12 @@ class Endpoint:
         allowed, told = self._gate.limit.allowed, self._told_limit
         self._told_limit = min(allowed, told)
         return allowed < told or not excused
+
+
+def _cut(text: str, max_tokens: int) -> str:
+    """The text, or the beginning of one that is no answer; what ends it keeps a conclusion from being read there."""
+    most = LONGEST_TOKEN * max(max_tokens, 1024)
+    return text if len(text) <= most else text[:most] + CUT
 
 
 def _pause(attempt: int, fault: Fault) -> float:

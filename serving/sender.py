@@ -6,14 +6,18 @@
 from __future__ import annotations
 
 import importlib
-import ipaddress
 from collections.abc import Callable
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from serving import answers
 from serving.answers import Fault, HttpAnswer
+from serving.hosts import is_loopback
+from serving.reading import read_body
+from serving.redaction import Redaction
+from serving.roles import CHAT, Role
 from serving.wire import Wire
 from storage.errors import UsageError
 
@@ -22,8 +26,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MAX_ANSWER_BYTES = 32 << 20
+MAX_ANSWER_BYTES = 16 << 20
 """A longer answer is a fault: nothing that we ask for comes near it."""
+MAX_ERROR_BYTES = 1 << 20
+"""Of what comes with a status other than 2xx, of which a line is shown."""
 
 CONNECT_TIMEOUT = 10.0
 KEEP_CONNECTIONS = 4.0
@@ -48,20 +54,27 @@ class Sender:
         key: sent as a bearer token; it appears in no message.
         request_timeout: seconds for one request, from sending to the last byte.
         concurrency: connections kept open.
+        role: how the user names this endpoint and its key.
 
     Raises:
         UsageError: a URL or a key that can't be one.
     """
 
-    def __init__(self, url: str, key: str | None, *, request_timeout: float, concurrency: int) -> None:
-        self.url = _checked_url(url)
-        self._key = _checked_key(key)
+    def __init__(
+        self, url: str, key: str | None, *, request_timeout: float, concurrency: int, role: Role = CHAT
+    ) -> None:
+        self.url = _checked_url(url, role)
+        self.role = role
+        self._key = _checked_key(key, role)
+        self.redaction = Redaction(self._key)
         self._request_timeout = request_timeout
         self._client = self._connect(concurrency)
+        self.redaction.guard_logs()
 
     async def aclose(self) -> None:
         """Close the connections; safe to call twice."""
         await self._client.close()
+        self.redaction.release_logs()
 
     async def once(
         self, method: str, path: str, content: bytes | None, key: str | None, read: Callable[[bytes], T]
@@ -71,29 +84,29 @@ class Sender:
         Raises:
             EndpointError: an answer that no retry can better.
         """
-        try:
-            body, content_type = await self._send(method, path, content, key)
-        except HttpAnswer as answer:
-            verdict = answers.judge(answer, self.url)
-        except (self._openai.APIConnectionError, self._httpx.HTTPError) as error:
-            cause = error.__cause__ or error
-            # openai before 3 wraps whatever comes out of a hook
-            verdict = answers.judge(cause, self.url) if isinstance(cause, HttpAnswer) else self._broken(error, cause)
-        else:
-            if body is None:
-                why = f"more than {MAX_ANSWER_BYTES >> 20} MB"
-                return answers.malformed(b"", content_type, why, self.url)
+        for last in (False, True):
             try:
-                return read(body)
-            except ValueError as why:
-                return answers.malformed(body, content_type, str(why), self.url)
+                return await self._send(method, path, content, key, read)
+            except HttpAnswer as answer:
+                verdict = answers.judge(answer, self.url, self.role)
+            except (self._openai.APIConnectionError, self._httpx.HTTPError) as error:
+                cause = error.__cause__ or error
+                if isinstance(cause, HttpAnswer):  # openai before 3 wraps whatever comes out of a hook
+                    verdict = answers.judge(cause, self.url, self.role)
+                elif not last and self._was_stale(cause):
+                    continue
+                else:
+                    verdict = self._broken(error, cause)
+            break
         if isinstance(verdict, Fault):
             return verdict
-        verdict.args = (self.scrub(str(verdict)),)
+        verdict.args = (self.redaction.of(str(verdict)),)
         raise verdict
 
-    async def _send(self, method: str, path: str, content: bytes | None, key: str | None) -> tuple[bytes | None, str]:
-        """Body and content type of a 2xx answer; no body where it is longer than we take."""
+    async def _send(
+        self, method: str, path: str, content: bytes | None, key: str | None, read: Callable[[bytes], T]
+    ) -> T | Fault:
+        """What a 2xx answer holds."""
         headers = self._headers if key is None else self._headers | {"Idempotency-Key": key}
         url = self.url + path
         if content is None:
@@ -101,8 +114,12 @@ class Sender:
         else:
             response = await self._client.post(url, cast_to=object, content=content, options={"headers": headers})
         raw: Any = response
+        body = b""
         try:
-            return await _bounded(raw.http_response), raw.headers.get("content-type", "")
+            body = await read_body(raw.http_response, MAX_ANSWER_BYTES)
+            return read(body)
+        except ValueError as why:
+            return answers.malformed(body, raw.headers.get("content-type", ""), why, self.url)
         finally:
             await raw.close()
 
@@ -122,7 +139,12 @@ class Sender:
         def ours(name: bytes) -> bool:
             return name in _KEPT_HEADERS and not (anonymous and name == b"authorization")
 
+        connect_timeout = min(CONNECT_TIMEOUT, self._request_timeout)
+        transport = self._transport(connect_timeout)
+
         async def only_ours(request: Any) -> None:
+            if transport is None:
+                request.extensions["trace"] = _Steps()
             sent = [(name.lower(), value) for name, value in request.headers.raw]
             kept = [header for header in sent if ours(header[0])]
             if len(kept) < len(sent):
@@ -130,10 +152,12 @@ class Sender:
 
         async def refuse(response: Any) -> None:
             if not 200 <= response.status_code < 300:
-                body = await _bounded(response, 1 << 20)
-                raise HttpAnswer(response.status_code, dict(response.headers), body or b"")
+                try:
+                    body = await read_body(response, MAX_ERROR_BYTES)
+                except ValueError:
+                    body = b""  # the status says enough
+                raise HttpAnswer(response.status_code, dict(response.headers), body)
 
-        connect_timeout = min(CONNECT_TIMEOUT, self._request_timeout)
         timeout = self._openai.Timeout(self._request_timeout, connect=connect_timeout)
         http_client = self._openai.DefaultAsyncHttpxClient(
             timeout=timeout,
@@ -141,9 +165,10 @@ class Sender:
             limits=httpx.Limits(
                 max_connections=None, max_keepalive_connections=concurrency, keepalive_expiry=KEEP_CONNECTIONS
             ),
-            trust_env=not _is_loopback(self.url),  # a proxy for the world is no proxy for this machine
+            trust_env=not is_loopback(self.url),  # a proxy for the world is no proxy for this machine
             event_hooks={"request": [only_ours], "response": [refuse]},
-            transport=self._transport(connect_timeout),
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # we send none, so we keep none
+            transport=transport,
         )
         client: AsyncOpenAI = self._openai.AsyncOpenAI(
             base_url=self.url,
@@ -159,34 +184,43 @@ class Sender:
 
     def _transport(self, connect_timeout: float) -> Wire | None:
         """Ours where it will do; None for the stock one, which knows TLS and the proxies of the environment."""
-        if not self.url.lower().startswith("http://") or (not _is_loopback(self.url) and getproxies()):
+        if not self.url.lower().startswith("http://") or (not is_loopback(self.url) and getproxies()):
             return None
         return Wire(self._httpx, connect_timeout=connect_timeout, keep=KEEP_CONNECTIONS, most=MAX_ANSWER_BYTES)
 
+    def _was_stale(self, cause: BaseException) -> bool:
+        """Whether a kept connection broke before anything of an answer came: the server had closed it as we asked.
+
+        That is nobody's fault, and the question goes again at once. `Wire` sees to this itself.
+        """
+        request = getattr(cause, "_request", None)
+        steps = None if request is None else request.extensions.get("trace")
+        return isinstance(steps, _Steps) and not steps.connected and not steps.answered
+
     def _broken(self, error: BaseException, cause: BaseException) -> Fault:
+        advice = f"is the server running, and is {self.role.endpoint} right?"
         if isinstance(cause, self._httpx.ConnectTimeout):
             within = min(CONNECT_TIMEOUT, self._request_timeout)
-            return Fault(f"took no connection within {within:g} s", "is the server running, and is --endpoint right?")
+            return Fault(f"took no connection within {within:g} s", advice)
         if isinstance(error, self._openai.APITimeoutError) or isinstance(cause, self._httpx.TimeoutException):
             return silent(self._request_timeout)
-        why = self.scrub(_root(cause))
+        why = self.redaction.of(_root(cause))
         if isinstance(cause, self._httpx.ConnectError):
-            return Fault(f"can't be reached ({why})", "is the server running, and is --endpoint right?", refused=True)
+            return Fault(f"can't be reached ({why})", advice, refused=True)
         return Fault(f"broke the connection ({why})", "look at the server's log, and try again when it works")
 
-    def scrub(self, words: str) -> str:
-        """Some servers repeat the key in their messages."""
-        return words if self._key is None else words.replace(self._key, "***")
 
+class _Steps:
+    """How far a request got in the stock transport: its `trace` extension."""
 
-async def _bounded(response: Any, limit: int = MAX_ANSWER_BYTES) -> bytes | None:
-    chunks, size = [], 0
-    async for chunk in response.aiter_bytes():
-        size += len(chunk)
-        if size > limit:
-            return None
-        chunks.append(chunk)
-    return b"".join(chunks)
+    def __init__(self) -> None:
+        self.connected = False
+        """Whether a connection was opened for it."""
+        self.answered = False
+
+    async def __call__(self, step: str, about: object) -> None:
+        self.connected |= step == "connection.connect_tcp.started"
+        self.answered |= step.endswith("receive_response_headers.complete")
 
 
 def silent(seconds: float) -> Fault:
@@ -194,8 +228,8 @@ def silent(seconds: float) -> Fault:
     return Fault(f"gave no answer within {seconds:g} s", "raise --request-timeout or lower --concurrency", silent=True)
 
 
-def _checked_url(url: str) -> str:
-    shown = "--endpoint" if "@" in url or "?" in url else repr(url)  # what may hold a key is not repeated
+def _checked_url(url: str, role: Role) -> str:
+    shown = role.endpoint if "@" in url or "?" in url else repr(url)  # what may hold a key is not repeated
     try:
         parts = urlsplit(url.strip())
         host, _ = parts.hostname, parts.port
@@ -205,27 +239,19 @@ def _checked_url(url: str) -> str:
     if parts.scheme not in ("http", "https") or not host:
         raise UsageError(f"{shown} is no URL of an endpoint: give one such as http://127.0.0.1:8000/v1")
     if parts.username is not None or parts.password is not None:
-        raise UsageError("--endpoint holds a user name or password: take it out and set PARTITA_API_KEY instead")
+        raise UsageError(f"{role.endpoint} holds a user name or password: take it out and set {role.key} instead")
     if parts.query or parts.fragment:
-        raise UsageError("--endpoint has a query (?…) or a fragment (#…): give the base URL only")
+        raise UsageError(f"{role.endpoint} has a query (?…) or a fragment (#…): give the base URL only")
     return url.strip().rstrip("/")
 
 
-def _checked_key(key: str | None) -> str | None:
+def _checked_key(key: str | None, role: Role) -> str | None:
     if not key or not key.strip():
         return None
     key = key.strip()
     if not key.isascii() or not key.isprintable() or " " in key:
-        raise UsageError("the API key has characters that no key has: set PARTITA_API_KEY again")
+        raise UsageError(f"the API key has characters that no key has: set {role.key} again")
     return key
-
-
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")
 
 
 def _root(error: BaseException) -> str:

@@ -11,17 +11,14 @@ An answer is read whole, and not beyond `most` bytes; time limits are the caller
 from __future__ import annotations
 
 import asyncio
+import select
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 import h11
-
-_PIECE = 1 << 16
-"""A compressed body goes to its decoder in pieces, so that a bomb is noticed before it has gone off."""
-
 
 _LONGEST_HEAD = 100 << 10
 """Bytes of an answer's status line and headers."""
@@ -36,10 +33,14 @@ class _Answer:
 
 
 class _Connection(asyncio.Protocol):
-    """One connection, one exchange at a time; `idle_since` is on the monotonic clock."""
+    """One connection, one exchange at a time.
+
+    `idle_since` is on the monotonic clock; `heard` tells whether anything has come since the last question.
+    """
 
     def __init__(self, most: int, lost: Callable[[_Connection], None]) -> None:
         self.idle_since = 0.0
+        self.heard = False
         self._most = most
         self._lost = lost
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=_LONGEST_HEAD)
@@ -54,6 +55,20 @@ class _Connection(asyncio.Protocol):
         """Whether another exchange can begin."""
         return self._stream is not None and not self._stream.is_closing() and self._http.our_state is h11.IDLE
 
+    @property
+    def disturbed(self) -> bool:
+        """Whether something has come that nobody has asked for: the end, or what looks like the next answer.
+
+        It may lie in the socket still, where the event loop has had no turn to read it.
+        """
+        assert self._stream is not None
+        socket = self._stream.get_extra_info("socket")
+        if socket is None or not hasattr(select, "poll"):
+            return False
+        poll = select.poll()
+        poll.register(socket.fileno(), select.POLLIN)
+        return bool(poll.poll(0))
+
     async def exchange(self, request: h11.Request, content: bytes) -> _Answer:
         """Send and read the answer.
 
@@ -61,7 +76,7 @@ class _Connection(asyncio.Protocol):
             OSError: the connection broke. h11.RemoteProtocolError: what came is not HTTP.
         """
         assert self._stream is not None
-        self._head, self._body, self._size = None, [], 0
+        self._head, self._body, self._size, self.heard = None, [], 0, False
         self._answer = asyncio.get_running_loop().create_future()
         events = [request, h11.Data(content), h11.EndOfMessage()] if content else [request, h11.EndOfMessage()]
         pieces = [piece for event in events for piece in self._http.send_with_data_passthrough(event) or ()]
@@ -87,6 +102,7 @@ class _Connection(asyncio.Protocol):
         if self._answer is None:  # nobody has asked
             self.abort()
             return
+        self.heard = True
         self._http.receive_data(data)
         self._read()
 
@@ -183,9 +199,8 @@ class Wire:
             asked = h11.Request(method=request.method, target=url.raw_path, headers=request.headers.raw)
         except h11.LocalProtocolError as error:
             raise self._httpx.LocalProtocolError(str(error)) from error
-        connection = self._kept() or await self._connect(url.host, url.port or 80)
         try:
-            answer = await connection.exchange(asked, content)
+            connection, answer = await self._exchanged(asked, content, url.host, url.port or 80)
         except OSError as error:
             raise self._httpx.ReadError(str(error)) from error
         except h11.RemoteProtocolError as error:
@@ -193,19 +208,29 @@ class Wire:
         if connection.usable:
             connection.idle_since = time.monotonic()
             self._idle.append(connection)
-        encoded = any(name.lower() == b"content-encoding" for name, _ in answer.headers)
         return self._httpx.Response(
             answer.status,
             headers=answer.headers,
-            content=_pieces(answer.body) if encoded else answer.body,
+            stream=self._httpx.ByteStream(answer.body),
             extensions={"http_version": b"HTTP/1.1", "reason_phrase": answer.reason},
         )
+
+    async def _exchanged(self, asked: h11.Request, content: bytes, host: str, port: int) -> tuple[_Connection, _Answer]:
+        if (kept := self._kept()) is not None:
+            try:
+                return kept, await kept.exchange(asked, content)
+            except (OSError, h11.RemoteProtocolError):
+                if kept.heard:
+                    raise
+            # The server closed it as we were about to ask, which is nobody's fault: it goes on a connection of its own.
+        connection = await self._connect(host, port)
+        return connection, await connection.exchange(asked, content)
 
     def _kept(self) -> _Connection | None:
         oldest = time.monotonic() - self._keep
         while self._idle:
             connection = self._idle.pop()
-            if connection.usable and connection.idle_since >= oldest:
+            if connection.usable and connection.idle_since >= oldest and not connection.disturbed:
                 return connection
             connection.abort()
         return None
@@ -223,8 +248,3 @@ class Wire:
             raise self._httpx.ConnectError(str(error)) from error
         self._open.add(connection)
         return connection
-
-
-async def _pieces(body: bytes) -> AsyncIterator[bytes]:
-    for start in range(0, len(body), _PIECE):
-        yield body[start : start + _PIECE]

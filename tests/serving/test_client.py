@@ -15,6 +15,7 @@ import pytest
 
 import serving.client
 import serving.sender
+from agents.conclusions import Conclusion, read_conclusions
 from serving import answers
 from serving.answers import one_line
 from serving.client import Endpoint
@@ -128,16 +129,22 @@ async def test_silence_is_a_fault() -> None:
 
 
 async def test_an_answer_that_never_ends_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving.sender._bounded, "__defaults__", (1 << 20,))
+    monkeypatch.setattr(serving.sender, "MAX_ANSWER_BYTES", 1 << 20)
     flood = answer(b" " * (10 << 20))
     bomb = answer(gzip.compress(b" " * (40 << 20)), Content_Encoding="gzip")
     async with scripted(flood, bomb, chat()) as server, connect(server) as endpoint:
         assert (await ask(endpoint)).attempts == 3
 
 
-async def test_ten_megabytes_are_read() -> None:
-    async with scripted(chat("x" * (10 << 20))) as server, connect(server) as endpoint:
-        assert len((await ask(endpoint)).text) == 10 << 20
+async def test_ten_megabytes_are_read_and_cut() -> None:
+    said = "<CONCLUSION> YES </CONCLUSION>"
+    async with scripted(chat(said + "x" * (10 << 20) + said)) as server, connect(server) as endpoint:
+        text = (await ask(endpoint)).text
+    assert len(text) < 1 << 17 and text.endswith(serving.client.CUT)
+    assert read_conclusions(text).conclusions == (Conclusion.UNKNOWN,)
+    longest = "x" * 64 * 1024
+    async with scripted(chat(longest)) as server, connect(server) as endpoint:
+        assert (await ask(endpoint)).text == longest
 
 
 @pytest.mark.parametrize(
@@ -241,7 +248,26 @@ async def test_embeddings_of_text_and_of_a_conversation() -> None:
     }
 
 
-@pytest.mark.parametrize("embedding", [None, [], [[1.0]], ["a"], [float("nan")], [None], {"a": 1}])
+@pytest.mark.parametrize(
+    "embedding",
+    [
+        None,
+        [],
+        [[1.0], [2.0]],
+        ["a"],
+        ["1"],
+        [True],
+        [10**400],
+        [1e39],
+        "AAA",
+        "AAAAAAA=",
+        [[1], [2, 3]],
+        5,
+        [float("nan")],
+        [None],
+        {"a": 1},
+    ],
+)
 async def test_no_embedding_is_a_fault(embedding: Any) -> None:
     odd, good = answer({"data": [{"embedding": embedding}]}), answer({"data": [{"embedding": [1]}]})
     async with scripted(odd, good) as server, connect(server) as endpoint:
