@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 TORCH ?= torch==2.13.0
 DEMO := demo
 # The demo is the built-in model's, and the tests make their own settings: yours stay out of both.
-unexport PARTITA_DB PARTITA_ENDPOINT PARTITA_MODEL PARTITA_API_KEY OPENAI_API_KEY
+unexport PARTITA_DB PARTITA_ENDPOINT PARTITA_MODEL PARTITA_API_KEY PARTITA_API_KEY_FILE PARTITA_EMBED_API_KEY \
+	PARTITA_EMBED_API_KEY_FILE OPENAI_API_KEY
 
 .PHONY: demo test check mini bench clean
 

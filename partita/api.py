@@ -12,6 +12,7 @@ from pydantic import SecretStr
 
 from partita.evaluation import Score, read_labels, score_labels
 from partita.export import export
+from partita.keys import Keys, find_keys
 from partita.prices import find_prices
 from partita.result import Result
 from partita.settings import Environment, make_parameters, read_environment
@@ -38,6 +39,7 @@ def cluster(
     max_calls: int | None = None,
     max_cost: float | None = None,
     api_key: str | None = None,
+    embed_api_key: str | None = None,
     watch: Watch | None = None,
     **parameters: Any,
 ) -> Result:
@@ -52,6 +54,7 @@ def cluster(
         max_calls: budget of chat calls.
         max_cost: budget in USD, by the table of prices (``PARTITA_PRICES``).
         api_key: key of the endpoint; otherwise from the environment. It is stored nowhere.
+        embed_api_key: key of an ``embed_endpoint`` on another host, likewise.
         parameters: fields of ``partita.settings.Parameters``, e.g. ``endpoint=``, ``model=``, ``concurrency=``.
 
     Raises:
@@ -71,7 +74,7 @@ def cluster(
                 make_parameters(given),
                 name=session,
                 prompts=prompts,
-                key=SecretStr(api_key) if api_key else environment.api_key,
+                keys=_keys(environment, api_key, embed_api_key),
                 limits=_limits(environment, max_calls, max_cost),
                 watch=watch,
             )
@@ -107,6 +110,7 @@ class Session:
         max_calls: int | None = None,
         max_cost: float | None = None,
         api_key: str | None = None,
+        embed_api_key: str | None = None,
         watch: Watch | None = None,
         **changes: Any,
     ) -> Result:
@@ -114,9 +118,9 @@ class Session:
         from partita.running import go_on
 
         with open_database(self._url) as database:
-            key = SecretStr(api_key) if api_key else self._environment.api_key
+            keys = _keys(self._environment, api_key, embed_api_key)
             limits = _limits(self._environment, max_calls, max_cost)
-            _run(go_on(database, self.name, changes=changes, key=key, limits=limits, watch=watch))
+            _run(go_on(database, self.name, changes=changes, keys=keys, limits=limits, watch=watch))
             return result_of(database, self.name)
 
     def trace(
@@ -157,6 +161,12 @@ class Session:
     def _collection(self) -> Path:
         with open_database(self._url) as database:
             return Path(load_session(database, self.name).collection)
+
+
+def _keys(environment: Environment, api_key: str | None, embed_api_key: str | None) -> Keys:
+    """Keys that are given, before those of the environment."""
+    given = {"api_key": api_key, "embed_api_key": embed_api_key}
+    return find_keys(environment.model_copy(update={name: SecretStr(key) for name, key in given.items() if key}))
 
 
 def _limits(environment: Environment, max_calls: int | None, max_cost: float | None) -> Limits:

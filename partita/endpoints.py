@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-from pydantic import SecretStr
+from typing import TYPE_CHECKING, Protocol
 
 from agents.prompt_sets import set_for_criterion
+from partita.keys import Keys
 from partita.settings import EMBEDDED, Parameters
 from serving.client import Endpoint
+from serving.roles import CHAT
 from storage.errors import EndpointUnreachable, UsageError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def check_built_in(parameters: Parameters, criterion: str) -> None:
 @asynccontextmanager
 async def connect(
     parameters: Parameters,
-    key: SecretStr | None,
+    keys: Keys | None,
     on_retry: Callable[[str], None] | None = None,
     max_attempts: int = 6,
 ) -> AsyncIterator[Connection]:
@@ -70,8 +70,10 @@ async def connect(
 
             server = await stack.enter_async_context(embedded())
 
-        async def open_endpoint(url: str, model: str | None) -> Endpoint:
+        async def open_endpoint(url: str, model: str | None, *, embeds: bool = False) -> Endpoint:
             ours = server if url == EMBEDDED else None
+            given = keys or Keys()
+            key, role = given.of_embeddings(parameters.endpoint, url) if embeds else (given.chat, CHAT)
             secret = key.get_secret_value() if key else None
             endpoint = Endpoint(
                 ours.url if ours else url,
@@ -81,6 +83,7 @@ async def connect(
                 concurrency=parameters.concurrency,
                 max_attempts=max_attempts,
                 on_retry=on_retry,
+                role=role,
             )
             return await stack.enter_async_context(endpoint)
 
@@ -92,9 +95,11 @@ async def connect(
             raise
 
 
-async def _resolved(
-    parameters: Parameters, open_endpoint: Callable[[str, str | None], Awaitable[Endpoint]]
-) -> Connection:
+class _Open(Protocol):
+    async def __call__(self, url: str, model: str | None, *, embeds: bool = False) -> Endpoint: ...
+
+
+async def _resolved(parameters: Parameters, open_endpoint: _Open) -> Connection:
     chat = await open_endpoint(parameters.endpoint, parameters.model)
     model = await chat.resolve_model()
     native = parameters.embeds_natively
@@ -102,7 +107,7 @@ async def _resolved(
     if elsewhere == parameters.endpoint and parameters.embed_model in (None, model):
         embedder, embed_model = chat, model
     else:
-        embedder = await open_endpoint(elsewhere, parameters.embed_model)
+        embedder = await open_endpoint(elsewhere, parameters.embed_model, embeds=True)
         embed_model = await embedder.resolve_model()
     told = await embedder.model_constants() if native else {}
     names = {

@@ -15,8 +15,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import SecretStr
-
 from agents.prompt_sets import PromptSet, choose_prompt_set
 from agents.questions import Sampling
 from graphs.asking import Asker
@@ -27,6 +25,7 @@ from graphs.session import GRAPH, run_session
 from partita.endpoints import Connection, check_built_in, connect
 from partita.expected import expected, measured
 from partita.gallery import Gallery
+from partita.keys import Keys
 from partita.prices import Prices, load_prices
 from partita.settings import Parameters, make_parameters
 from partita.watch import Watch
@@ -79,7 +78,7 @@ async def begin(
     *,
     name: str | None = None,
     prompts: str | None = None,
-    key: SecretStr | None = None,
+    keys: Keys | None = None,
     limits: Limits | None = None,
     watch: Watch | None = None,
 ) -> str:
@@ -109,7 +108,7 @@ async def begin(
         )
     found = await _scanned(collection, watch)
     parameters = parameters.model_copy(update={"window": _window(parameters, found)})
-    async with connect(parameters, key, watch.on_note) as connection:
+    async with connect(parameters, keys, watch.on_note) as connection:
         record = SessionRecord(
             name=named,
             criterion=criterion,
@@ -157,7 +156,7 @@ async def go_on(
     name: str,
     *,
     changes: Mapping[str, Any] | None = None,
-    key: SecretStr | None = None,
+    keys: Keys | None = None,
     limits: Limits | None = None,
     watch: Watch | None = None,
 ) -> None:
@@ -186,7 +185,7 @@ async def go_on(
         prompt_set = PromptSet.model_validate(record.prompt_set)
         found = collection_from_rows(record.collection, load_items(db, record.id))
         try:
-            async with connect(parameters, key, watch.on_note) as connection:
+            async with connect(parameters, keys, watch.on_note) as connection:
                 await _work(db, record, found, prompt_set, connection, limits or Limits(), watch)
         except ModelUnknown as e:
             said = str(e).partition(":")[0] if "has no model" in str(e) else str(e)

@@ -57,7 +57,7 @@ class Parameters(BaseModel):
 
     @field_validator("endpoint", "embed_endpoint")
     @classmethod
-    def _is_url(cls, url: str | None) -> str | None:
+    def _is_url(cls, url: str | None, info: ValidationInfo) -> str | None:
         if url is None or url == EMBEDDED:
             return url
         if not re.match(r"https?://[^/\s]+", url):
@@ -65,7 +65,8 @@ class Parameters(BaseModel):
                 f"{without_secrets(url)!r} is no http(s) URL; give an OpenAI-compatible API's base URL, or 'embedded'"
             )
         if re.match(r"https?://[^/]*@", url):
-            raise ValueError("the URL holds a user name or password; leave it out and set PARTITA_API_KEY")
+            key = "PARTITA_EMBED_API_KEY" if info.field_name == "embed_endpoint" else "PARTITA_API_KEY"
+            raise ValueError(f"the URL holds a user name or password; leave it out and set {key}")
         return url.rstrip("/")
 
     @field_validator("candidates")
@@ -82,7 +83,7 @@ class Parameters(BaseModel):
 
 
 class Environment(BaseModel):
-    """What the environment says. The key goes to the endpoint and nowhere else."""
+    """What the environment says. Keys go to the endpoints and nowhere else (``partita.keys``)."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -90,8 +91,13 @@ class Environment(BaseModel):
     endpoint: str | None = None
     model: str | None = None
     api_key: SecretStr | None = None
-    own_key: SecretStr | None = None
-    """``PARTITA_API_KEY`` alone: what servers of ours may ask for. A key of OpenAI's is no business of theirs."""
+    """The chat endpoint's key, by Partita's own name for it."""
+    api_key_file: str | None = None
+    openai_api_key: SecretStr | None = None
+    """Stands in where there is no other."""
+    embed_api_key: SecretStr | None = None
+    """The embedding endpoint's, where that is another one."""
+    embed_api_key_file: str | None = None
     prices: str | None = None
     """The user's table of prices."""
     config_home: str | None = None
@@ -99,14 +105,20 @@ class Environment(BaseModel):
 
 def read_environment(environ: Mapping[str, str] = os.environ) -> Environment:
     """Settings from ``PARTITA_*`` (and ``OPENAI_API_KEY``)."""
-    own = environ.get("PARTITA_API_KEY")
-    key = own or environ.get("OPENAI_API_KEY")
+
+    def secret(name: str) -> SecretStr | None:
+        key = environ.get(name, "").strip()
+        return SecretStr(key) if key else None
+
     return Environment(
         db=environ.get("PARTITA_DB") or DEFAULT_DB,
         endpoint=environ.get("PARTITA_ENDPOINT") or None,
         model=environ.get("PARTITA_MODEL") or None,
-        api_key=SecretStr(key) if key else None,
-        own_key=SecretStr(own) if own else None,
+        api_key=secret("PARTITA_API_KEY"),
+        api_key_file=environ.get("PARTITA_API_KEY_FILE") or None,
+        openai_api_key=secret("OPENAI_API_KEY"),
+        embed_api_key=secret("PARTITA_EMBED_API_KEY"),
+        embed_api_key_file=environ.get("PARTITA_EMBED_API_KEY_FILE") or None,
         prices=environ.get("PARTITA_PRICES") or None,
         config_home=environ.get("XDG_CONFIG_HOME") or None,
     )

@@ -54,6 +54,8 @@ class Truth:
     asked: list[tuple[str, str]] = field(default_factory=list)
     """(kind, idempotency key) of every answered question."""
     served: int = 0
+    sent_keys: set[str] = field(default_factory=set)
+    """The Authorization headers that came, "" for none."""
 
     def write(self, folder: Path) -> Path:
         (folder / "images").mkdir(parents=True)
@@ -120,7 +122,9 @@ class Truth:
                 return web.json_response({"error": {"message": f"as asked: {status}"}}, status=int(status))
 
     def _refused(self, request: web.Request) -> web.Response | None:
-        if self.key is not None and request.headers.get("Authorization") != f"Bearer {self.key}":
+        sent = request.headers.get("Authorization", "")
+        self.sent_keys.add(sent)
+        if self.key is not None and sent != f"Bearer {self.key}":
             return web.json_response({"error": {"message": "wrong key"}}, status=401)
         return None
 

@@ -16,6 +16,7 @@ from agents.prompt_sets import shipped_set
 from partita.commands import options
 from partita.display import output
 from partita.endpoints import connect
+from partita.keys import find_keys
 from partita.settings import EMBEDDED, make_parameters, read_environment
 from serving.probe import Finding, probe
 from storage.database import open_database
@@ -79,7 +80,7 @@ def command(db: str, as_json: bool, **given: Any) -> None:
 async def _endpoint(given: dict[str, Any]) -> list[Finding]:
     parameters = make_parameters({**given, "request_timeout": 60})
     asked = shipped_set("suit" if parameters.endpoint == EMBEDDED else "default", "the colour of the shape")
-    async with connect(parameters, read_environment().api_key, max_attempts=2) as connection:
+    async with connect(parameters, find_keys(read_environment()), max_attempts=2) as connection:
         return await probe(
             connection.chat,
             connection.embedder,

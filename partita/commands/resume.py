@@ -9,6 +9,7 @@ import click
 
 from partita.commands import options
 from partita.display import progress_on, quiet_console
+from partita.keys import find_keys
 from partita.running import go_on
 from partita.settings import read_environment
 from storage.database import open_database
@@ -30,6 +31,6 @@ def command(
         options.reported(database, as_json) as report,
         progress_on(quiet_console(), report.begun) as watch,
     ):
-        key = read_environment().api_key
+        keys = find_keys(read_environment())
         limits = options.limits(max_calls, max_cost)
-        asyncio.run(go_on(database, session, changes=changes, key=key, limits=limits, watch=watch))
+        asyncio.run(go_on(database, session, changes=changes, keys=keys, limits=limits, watch=watch))

@@ -11,6 +11,7 @@ import click
 from partita.api import Session
 from partita.commands import options
 from partita.display import progress_on, quiet_console
+from partita.keys import find_keys
 from partita.picture import check_picture
 from partita.running import begin
 from partita.settings import make_parameters, read_environment
@@ -34,7 +35,8 @@ def command(collection: Path, criterion: str, name: str | None, db: str, prompts
     """Cluster COLLECTION by a criterion in words.
 
     COLLECTION is a folder of images, or a .csv, .jsonl or .parquet file with a `file` or a `text` column. A key for
-    the endpoint is taken from PARTITA_API_KEY or OPENAI_API_KEY.
+    the endpoint is taken from PARTITA_API_KEY, the file that PARTITA_API_KEY_FILE names, or OPENAI_API_KEY; for an
+    --embed-endpoint on another host from PARTITA_EMBED_API_KEY or PARTITA_EMBED_API_KEY_FILE.
     """
     parameters = make_parameters(given)
     if picture is not None:
@@ -47,7 +49,7 @@ def command(collection: Path, criterion: str, name: str | None, db: str, prompts
     ):
         work = begin(
             database, collection, criterion, parameters, name=name, prompts=prompts,
-            key=read_environment().api_key, limits=options.limits(max_calls, max_cost), watch=watch,
+            keys=find_keys(read_environment()), limits=options.limits(max_calls, max_cost), watch=watch,
         )  # fmt: skip
         asyncio.run(work)
     if picture is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
+from partita.keys import own_key
 from partita.settings import read_environment
 from storage.errors import UsageError
 
@@ -66,6 +67,6 @@ def command(ctx: click.Context, model_path: Path | None, host: str, port: int, b
         return
     from serving.server import run_server
 
-    key = read_environment().api_key
+    key = own_key(read_environment())  # not OPENAI_API_KEY, which is nothing to ask of others
     secret = key.get_secret_value() if key else None
     run_server(model_path, host, port, batch_size=batch_size, api_key=secret)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from partita.keys import own_key
 from partita.settings import read_environment
 from serving.runners import Patience, serve_runners
 from serving.server import listen, refuse_open_door
@@ -97,7 +98,7 @@ def command(
     one line: the `partita run` that uses them. A runner that ends or hangs is started again; Ctrl-C stops both. Options
     after -- go to both runners as they are.
     """
-    key = read_environment().own_key
+    key = own_key(read_environment())
     api_key = key.get_secret_value() if key else None
     refuse_open_door(host, api_key)
     caution = check_model(model)
