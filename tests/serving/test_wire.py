@@ -12,6 +12,7 @@ import pytest
 import serving.sender
 from serving.sender import Sender
 from serving.wire import Wire
+from tests.serving.rawly import question, raw
 from tests.serving.scripted import Asked, Scripted, answer, chat, scripted
 
 BODY = b'{"it": "is"}'
@@ -105,3 +106,24 @@ async def test_where_it_is_used(url: str, proxy: bool, ours: bool, monkeypatch: 
     sender = Sender(url, None, request_timeout=1.0, concurrency=1)
     assert (sender._transport(1.0) is not None) is ours
     await sender.aclose()
+
+
+async def test_an_answer_that_nobody_asked_for_is_not_the_next_one() -> None:
+    """It lies in the socket already when the next question goes out. (httpx's own transport would take it.)"""
+    sent = asyncio.Event()
+
+    async def serve(number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await question(reader)
+            writer.write(chat("right"))
+            await writer.drain()
+            if number == 1:
+                await asyncio.sleep(0)
+                writer.write(chat("forged"))
+                await writer.drain()
+                sent.set()
+
+    async with raw(serve) as port, client() as asking:
+        for _ in range(2):
+            assert b"right" in (await asking.get(f"http://127.0.0.1:{port}/v1")).content
+            await sent.wait()
