@@ -98,7 +98,15 @@ def _stacked(context: SessionContext, vectors: dict[int, Vector]) -> Vector:
         raise EndpointMisbehaves(f"no item can be described and embedded: {next(iter(context.isolated.values()))}")
     widths = {len(v) for v in vectors.values()}
     if len(widths) > 1:
-        raise EndpointMisbehaves(f"embeddings have different widths ({sorted(widths)}): name one model, --embed-model")
+        lengths = ", ".join(map(str, sorted(widths)))
+        raise EndpointMisbehaves(
+            f"the endpoint gave embeddings of different lengths ({lengths} numbers), which can't be compared: "
+            "begin a new session with an --embed-model that gives one length"
+        )
+    if not any(vector.any() for vector in vectors.values()):
+        raise EndpointMisbehaves(
+            "the endpoint gave zeros for every embedding: begin a new session with another --embed-model"
+        )
     embeddings = np.zeros((len(context.hashes), widths.pop()), dtype=np.float32)
     for node, vector in vectors.items():
         embeddings[node] = vector

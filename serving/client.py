@@ -275,7 +275,7 @@ class Endpoint:
             got = answers.read_embedding(answer)
             if (width := self._widths.setdefault(form, got.values.size)) != got.values.size:
                 why = f"an embedding of {got.values.size} numbers, after one of {width}"
-                advice = f"give a {self._sender.role.model} whose embeddings are all of one length"
+                advice = "name an --embed-model whose embeddings are all of one length"
                 raise answers.Unfit(why, advice)
             return got
 

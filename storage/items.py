@@ -31,7 +31,12 @@ IMAGE_SUFFIXES = frozenset(
 )
 MAX_BYTES = 512 * 1024 * 1024
 
-_ELSEWHERE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|(?:file|data|https?|ftp|s3|gs):", re.IGNORECASE)
+_ELSEWHERE = re.compile(
+    r"[\s\x00-\x20]*(?:[a-z][a-z0-9+.-]*:(?://|\\\\|%2f%2f)"
+    r"|(?:file|data|blob|https?|s?ftps?|smb|nfs|s3|gs|gopher|ldap|jar)(?::|%3a))",
+    re.IGNORECASE,
+)
+"""Nothing is ever fetched; this is to say so, of all that some program or other would take for a URL."""
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 
 

@@ -222,3 +222,15 @@ def test_texts_are_exported_to_files_only(cli, truth, tmp_path):
     refused(cli("export", "s", "--to", tmp_path / "out"), 2, "are texts", ".csv")
     assert not (tmp_path / "out").exists()
     assert cli("export", "s", "--to", tmp_path / "out.csv").code == 0
+
+
+def test_embeddings_that_are_no_use(cli, tmp_path):
+    with serving(Truth(numbers(12, 3))) as truth:
+        folder, right = truth.write(tmp_path / "c"), truth.vector
+        truth.vector = lambda number: [0.0] * 32
+        refused(cli(*run(folder, truth)), 4, "zeros", "--embed-model")
+        truth.vector = lambda number: right(number)[: 31 + number % 2]
+        refused(cli(*run(folder, truth, "t"), "--concurrency", 1), 4, "numbers, after one of", "--embed-model whose")
+        truth.vector = right
+        stuck = cli("resume", "t")
+        assert stuck.code == 0 or "different lengths" in stuck.err

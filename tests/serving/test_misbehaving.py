@@ -305,7 +305,7 @@ async def test_embeddings_of_another_width_are_not_taken() -> None:
     async with scripted(two, three, two, three) as server, connect(server, max_attempts=2) as asked:
         assert (await asked.embed_text("x", key="k")).values.size == 2
         assert (await asked.embed_text("y", key="l")).attempts == 2
-        with pytest.raises(EndpointMisbehaves, match=r"3 numbers, after one of 2 \(2 tries\): give a --model whose"):
+        with pytest.raises(EndpointMisbehaves, match=r"3 numbers, after one of 2 \(2 tries\): name an --embed-model whose"):
             await asked.embed_text("z", key="n")
 
 

@@ -270,6 +270,59 @@ def test_what_a_table_may_not_name(two: Path, tmp_path: Path) -> None:
         assert "\0" not in item.name
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "http://169.254.169.254/latest/meta-data/",
+        "HTTP:\\\\169.254.169.254\\a.png",
+        "http:/169.254.169.254/",
+        "http:169.254.169.254",
+        "https:a.png",
+        " http://10.0.0.1/a.png",
+        "\t\nfile:///etc/passwd",
+        "\x01file:a.png",
+        "http%3A%2F%2F127.0.0.1%2Fa.png",
+        "FILE://localhost/etc/passwd",
+        "data:image/png;base64,AAAA",
+        "blob:https://x/1",
+        "gopher://x/_GET",
+        "s3://bucket/a.png",
+        "x-new+1.0://y",
+        "jar:file:a.zip!/a.png",
+    ],
+)
+def test_urls_are_refused_whatever_they_look_like(two: Path, name: str) -> None:
+    (two / "list.jsonl").write_text("\n".join(json.dumps({"file": n}) for n in ["a.png", name, "b.png"]))
+    found = scan(two / "list.jsonl")
+    assert names(found) == ["a.png", "b.png"]
+    assert list(why(found).values()) == ["it is a URL: only files beside the table are read"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "//host/share/a.png", "\\\\host\\share\\a.png", "\\\\?\\C:\\a.png", "C:/a.png", "c:\\a.png", "/etc/passwd",
+        "~root/a.png",
+        "%2e%2e/secret.png", "..%2fsecret.png", "a.png%00.jpg", "./../secret.png", "sub/./../../secret.png", "a.png/",
+        "a.png/../../secret.png", "-", "|id", "$(id)", "NUL", "/dev/zero", "/proc/self/environ", "...", ". .",
+    ],
+)  # fmt: skip
+def test_no_name_leads_out_of_the_collection(two: Path, name: str) -> None:
+    (two.parent / "secret.png").write_bytes((two / "a.png").read_bytes())
+    (two / "list.jsonl").write_text("\n".join(json.dumps({"file": n}) for n in ["a.png", name, "b.png"]))
+    found = scan(two / "list.jsonl")
+    assert names(found) == ["a.png", "b.png"]
+    assert len(found.failed) == 1 or name == "a.png/"
+
+
+def test_a_file_whose_name_only_looks_odd_is_read(two: Path) -> None:
+    odd = ["scan:1.png", " a.png", "data.png", "http.png", "file", "s3.png"]
+    for name in odd:
+        (two / name).write_bytes((two / "a.png").read_bytes())
+    (two / "list.jsonl").write_text("\n".join(json.dumps({"file": n}) for n in odd))
+    assert names(scan(two / "list.jsonl")) == odd
+
+
 def test_a_file_that_is_named_twice_is_kept_once(two: Path) -> None:
     (two / "list.csv").write_text("file\na.png\nb.png\n./a.png\n")
     found = scan(two / "list.csv")
