@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import importlib
+import re
+import ssl
 from collections.abc import Callable
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -90,7 +92,8 @@ class Sender:
             except HttpAnswer as answer:
                 verdict = answers.judge(answer, self.url, self.role)
             except (self._openai.APIConnectionError, self._httpx.HTTPError) as error:
-                cause = error.__cause__ or error
+                # openai wraps what goes wrong before the body is read; httpx's own stands on httpcore's
+                cause = error if isinstance(error, self._httpx.HTTPError) else error.__cause__ or error
                 if isinstance(cause, HttpAnswer):  # openai before 3 wraps whatever comes out of a hook
                     verdict = answers.judge(cause, self.url, self.role)
                 elif not last and self._was_stale(cause):
@@ -139,6 +142,8 @@ class Sender:
         def ours(name: bytes) -> bool:
             return name in _KEPT_HEADERS and not (anonymous and name == b"authorization")
 
+        # of a server on this machine the environment is not asked, but for SSL_CERT_FILE, which OpenSSL reads
+        own_tls = is_loopback(self.url) and self.url.lower().startswith("https:")
         connect_timeout = min(CONNECT_TIMEOUT, self._request_timeout)
         transport = self._transport(connect_timeout)
 
@@ -165,6 +170,7 @@ class Sender:
             limits=httpx.Limits(
                 max_connections=None, max_keepalive_connections=concurrency, keepalive_expiry=KEEP_CONNECTIONS
             ),
+            verify=ssl.create_default_context() if own_tls else True,
             trust_env=not is_loopback(self.url),  # a proxy for the world is no proxy for this machine
             event_hooks={"request": [only_ours], "response": [refuse]},
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),  # we send none, so we keep none
@@ -205,9 +211,17 @@ class Sender:
         if isinstance(error, self._openai.APITimeoutError) or isinstance(cause, self._httpx.TimeoutException):
             return silent(self._request_timeout)
         why = self.redaction.of(_root(cause))
+        if isinstance(cause, self._httpx.ConnectError) and (tls := _tls_advice(why, self.role)):
+            return Fault(f"can't be reached ({why})", tls)
         if isinstance(cause, self._httpx.ConnectError):
             return Fault(f"can't be reached ({why})", advice, refused=True)
-        return Fault(f"broke the connection ({why})", "look at the server's log, and try again when it works")
+        log = "look at the server's log, and try again when it works"
+        if isinstance(cause, self._httpx.RemoteProtocolError):
+            if re.search("closed|disconnected", why, re.IGNORECASE):
+                return Fault("closed the connection before its answer was complete", log)
+            advice = f"is {self.role.endpoint} right? if the server speaks TLS, it begins with https://"
+            return Fault(f"answered with what is not HTTP ({why})", advice)
+        return Fault(f"broke the connection ({why})", log)
 
 
 class _Steps:
@@ -252,6 +266,15 @@ def _checked_key(key: str | None, role: Role) -> str | None:
     if not key.isascii() or not key.isprintable() or " " in key:
         raise UsageError(f"the API key has characters that no key has: set {role.key} again")
     return key
+
+
+def _tls_advice(why: str, role: Role) -> str:
+    """What to do about a connection that was there, but not with the TLS that we wanted; "" for any other."""
+    if "CERTIFICATE_VERIFY_FAILED" in why:
+        return "if it is your own server, set SSL_CERT_FILE to a file with the certificate that signed its own"
+    if "[SSL" in why:
+        return f"does it speak TLS? if not, give {role.endpoint} with http://"
+    return ""
 
 
 def _root(error: BaseException) -> str:

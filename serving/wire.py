@@ -107,12 +107,14 @@ class _Connection(asyncio.Protocol):
         self._read()
 
     def eof_received(self) -> None:
-        if self._answer is not None:
+        if not self.heard:
+            self._fail(_closed())
+        elif self._answer is not None:
             self._http.receive_data(b"")
             self._read()
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._fail(error or ConnectionResetError("the server closed the connection without an answer"))
+        self._fail(error or _closed())
         self._lost(self)
 
     def _read(self) -> None:
@@ -122,7 +124,7 @@ class _Connection(asyncio.Protocol):
                 if event is h11.NEED_DATA or event is h11.PAUSED:
                     return
                 if isinstance(event, h11.ConnectionClosed):
-                    self._fail(ConnectionResetError("the server closed the connection without an answer"))
+                    self._fail(_closed())
                     return
                 if isinstance(event, h11.Response):
                     self._head = event
@@ -152,6 +154,10 @@ class _Connection(asyncio.Protocol):
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(error)
         self.abort()
+
+
+def _closed() -> h11.RemoteProtocolError:
+    return h11.RemoteProtocolError("the server closed the connection")
 
 
 class Wire:

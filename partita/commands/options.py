@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from partita.display import output, print_result
+from partita.display import output, print_result, quiet_console
 from partita.settings import DEFAULT_DB, read_environment
 from partita.stored import result_of
 from storage.database import Database
-from storage.errors import PartitaError
+from storage.errors import EndpointError, PartitaError
 
 if TYPE_CHECKING:
     from partita.running import Limits
@@ -139,7 +139,10 @@ def reported(database: Database, as_json: bool) -> Iterator[Report]:
     report = Report()
     try:
         yield report
-    except (PartitaError, KeyboardInterrupt):
+    except (PartitaError, KeyboardInterrupt) as e:
+        if report.session and isinstance(e, EndpointError):
+            kept = f"what was answered is kept: `partita resume {report.session}` goes on when the endpoint works"
+            quiet_console().print(kept, highlight=False, soft_wrap=True)
         if report.session:
             so_far = result_of(database, report.session)
             if as_json:

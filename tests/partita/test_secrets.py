@@ -24,6 +24,7 @@ from partita import Session, cluster
 from serving.client import Endpoint
 from storage.errors import PartitaError
 from tests.partita.conftest import ROOT
+from tests.serving.certificates import certificate
 from tests.truth import Truth, numbers
 
 KEY = "sk-Canary/0123+456789=="
@@ -103,21 +104,6 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def certificate(folder: Path) -> ssl.SSLContext:
-    """A context for 127.0.0.1, signed by itself; cert.pem is what a client has to trust."""
-    made = subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
-         "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1",
-         "-keyout", folder / "own.pem", "-out", folder / "cert.pem"],
-        capture_output=True, check=False,
-    )  # fmt: skip
-    if made.returncode:
-        pytest.skip("openssl can't make a certificate here")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(folder / "cert.pem", folder / "own.pem")
-    return context
-
-
 @pytest.mark.parametrize("way", ["wire", "stock", "https"])
 def test_a_whole_session_keeps_the_key_to_itself(
     way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capfd
@@ -129,8 +115,6 @@ def test_a_whole_session_keeps_the_key_to_itself(
     elif way == "https":
         context = certificate(tmp_path)
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
-        # loopback reads no environment, for the sake of proxies; a host elsewhere does
-        monkeypatch.setattr(serving.sender, "is_loopback", lambda _: False)
     truth = Truth(numbers(8, 2))
     folder, db = truth.write(tmp_path / "c"), f"sqlite:///{tmp_path}/p.db"
     seen: list[str] = []

@@ -11,6 +11,7 @@ import base64
 import gzip
 import json
 import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,9 @@ import pytest
 
 from serving import answers
 from serving.client import Endpoint
+from serving.roles import EMBEDDINGS
 from storage.errors import EndpointMisbehaves, EndpointUnreachable, ModelUnknown
+from tests.serving.certificates import certificate
 from tests.serving.rawly import question, raw, reset
 from tests.serving.scripted import answer, chat, scripted
 from tests.serving.test_client import ask, connect, quick_back_off, transport
@@ -171,7 +174,42 @@ async def test_a_trickle_is_no_answer(before: bytes, drop: bytes) -> None:
     async with raw(serve) as port, endpoint(port, request_timeout=0.3) as asked:
         reply = await ask(asked)
         await asyncio.wait_for(gone.wait(), 10)
-    assert (reply.text, reply.attempts) == ("right", 2)
+    assert reply.text == "right" and reply.attempts >= 2
+
+
+@pytest.mark.parametrize(
+    ("form", "says"),
+    [
+        (b"", "closed the connection before its answer was complete: look at the server's log"),
+        (BROKEN["half a head"], "closed the connection before its answer was complete"),
+        (BROKEN["shorter than it says"], "closed the connection before its answer was complete"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n\r\n", "not HTTP .*is --embed-endpoint right.* begins with https://"),
+        (BROKEN["another coding"], r"encoding that was not asked for \('br'\)"),
+        (BROKEN["html as json"], "HTML instead of JSON: is .* usually ends in /v1"),
+    ],
+)
+async def test_what_is_said_of_it(form: bytes, says: str) -> None:
+    async def serve(number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await question(reader)
+        writer.write(form)
+        await writer.drain()
+
+    async with raw(serve) as port, endpoint(port, max_attempts=1, role=EMBEDDINGS) as asked:
+        with pytest.raises(answers.EndpointError, match=says):
+            await ask(asked)
+
+
+async def test_tls_where_there_is_none_and_a_certificate_that_nobody_knows(tmp_path: Path) -> None:
+    async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 400 No\r\n\r\n")
+        writer.close()
+
+    for context, says in ((None, "does it speak TLS"), (certificate(tmp_path), "set SSL_CERT_FILE")):
+        server = await asyncio.start_server(hang_up, "127.0.0.1", 0, ssl=context)
+        url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        async with server, Endpoint(url, model="m", api_key=None, max_attempts=1) as asked:
+            with pytest.raises(EndpointUnreachable, match=says):
+                await ask(asked)
 
 
 async def test_a_connection_that_is_closed_as_we_ask_is_no_fault() -> None:
@@ -305,7 +343,9 @@ async def test_embeddings_of_another_width_are_not_taken() -> None:
     async with scripted(two, three, two, three) as server, connect(server, max_attempts=2) as asked:
         assert (await asked.embed_text("x", key="k")).values.size == 2
         assert (await asked.embed_text("y", key="l")).attempts == 2
-        with pytest.raises(EndpointMisbehaves, match=r"3 numbers, after one of 2 \(2 tries\): name an --embed-model whose"):
+        with pytest.raises(
+            EndpointMisbehaves, match=r"3 numbers, after one of 2 \(2 tries\): name an --embed-model whose"
+        ):
             await asked.embed_text("z", key="n")
 
 
