@@ -2,6 +2,7 @@
 
 Pure functions over status, headers and bytes; `serving.client` does the sending. A reader (`read_chat`,
 `read_embedding`, `read_models`) raises ValueError, in words for a user, where the bytes are not what the API promises.
+What a rejection says of an endpoint's limits and parameters is read by `serving.rejections`.
 """
 
 from __future__ import annotations
@@ -17,15 +18,9 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
+from serving.rejections import rejection
 from serving.roles import CHAT, Role
-from storage.errors import (
-    EndpointError,
-    EndpointMisbehaves,
-    EndpointRefused,
-    EndpointUnreachable,
-    ModelUnknown,
-    RequestRejected,
-)
+from storage.errors import EndpointError, EndpointMisbehaves, EndpointRefused, EndpointUnreachable, ModelUnknown
 
 _VISIBLE_ASCII = "".join(map(chr, range(0x21, 0x7F)))
 
@@ -71,6 +66,19 @@ class Said:
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A model in the list of an endpoint.
+
+    `owner` is who the server says owns it: vLLM says "vllm", ours "partita". `longest` is how many tokens a question
+    and its reply may have together, where the server tells.
+    """
+
+    name: str
+    owner: str = ""
+    longest: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,13 +139,13 @@ def read_embedding(body: bytes) -> Embedded:
     return Embedded(_vector(data[0].get("embedding")), _name(answer), _count(answer, "prompt_tokens"))
 
 
-def read_models(body: bytes) -> list[str]:
-    """The names in the answer of GET /models, in its order."""
+def read_models(body: bytes) -> list[Listed]:
+    """The models in the answer of GET /models, in its order."""
     answer = _object(body)
     data = answer.get("data")
     if not isinstance(data, list):
         raise ValueError(_odd(answer, "a list of models without data"))
-    return [entry["id"] for entry in data if isinstance(entry, dict) and _is_name(entry.get("id"))]
+    return [_listed(entry) for entry in data if isinstance(entry, dict) and _is_name(entry.get("id"))]
 
 
 def read_constants(body: bytes, model: str) -> dict[str, float]:
@@ -176,10 +184,7 @@ def judge(answer: HttpAnswer, url: str, role: Role = CHAT) -> Fault | EndpointEr
         return NoSuchPath(f"{url} answered {seen}: {base_url_advice(url)}")
     if status == 402:
         return EndpointRefused(f"{url} answered {seen}: the account has to be paid for, or use another key")
-    return RequestRejected(
-        f"{url} rejected the question with {seen}: check that the model takes images, and its context length",
-        status=status,
-    )
+    return rejection(status, answer.body, f"{url} rejected the question with {seen}")
 
 
 def malformed(body: bytes, content_type: str, why: ValueError, url: str) -> Fault:
@@ -229,6 +234,15 @@ def retry_after(value: str | None, now: datetime | None = None) -> float | None:
             until = until.replace(tzinfo=UTC)
         seconds = (until - (now or datetime.now(UTC))).total_seconds()
     return max(0.0, seconds) if math.isfinite(seconds) else None
+
+
+def _listed(entry: dict[str, Any]) -> Listed:
+    owner, longest = entry.get("owned_by"), entry.get("max_model_len")
+    return Listed(
+        name=_clean(entry["id"]),
+        owner=owner if isinstance(owner, str) else "",
+        longest=longest if isinstance(longest, int) and longest > 0 else None,
+    )
 
 
 def _object(body: bytes) -> dict[str, Any]:

@@ -18,7 +18,7 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
@@ -26,11 +26,13 @@ from typing import Any, Generic, Self, TypeVar
 import numpy as np
 
 from serving import answers, bodies
-from serving.answers import Fault, NoSuchPath
+from serving.abilities import Abilities
+from serving.answers import Fault, Listed, NoSuchPath
+from serving.dialect import Dialect
 from serving.limit import Gate, Ticket
 from serving.roles import CHAT, Role
 from serving.sender import Sender, silent
-from storage.errors import EndpointError, ModelUnknown
+from storage.errors import EndpointError, ModelUnknown, RequestRejected
 
 T = TypeVar("T")
 
@@ -148,6 +150,11 @@ class Endpoint:
         self.url = self._sender.url
         self._model = model
         self._resolved = False
+        self.listed: list[Listed] = []
+        """The models as the endpoint listed them last."""
+        self.abilities = Abilities()
+        """What is known of it, and how it is asked for that; `serving.abilities.look` finds it out."""
+        self.dialect = Dialect()
         self._request_timeout = request_timeout
         self._max_attempts = max_attempts
         self._on_retry = on_retry
@@ -188,6 +195,11 @@ class Endpoint:
         """How many calls may be in flight just now: `concurrency`, or less while the endpoint can't take so many."""
         return self._gate.limit.allowed
 
+    @property
+    def rate_limits(self) -> dict[str, str]:
+        """What the endpoint's last answers said of its rate limits, by header (`x-ratelimit-…`, `retry-after`)."""
+        return self._sender.rate_limits
+
     async def resolve_model(self) -> str:
         """The model's name, checked once against GET /models; without a name of ours, the first listed.
 
@@ -208,10 +220,11 @@ class Endpoint:
         """Names that GET /models gives, in its order; None where the endpoint has no such list."""
         patience = min(self._request_timeout, MODELS_TIMEOUT)
         try:
-            names = (await self._ask("GET", "/models", None, None, answers.read_models, patience)).value
-            return [self._redaction.of_reply(name) for name in names]
+            listed = (await self._ask("GET", "/models", None, None, answers.read_models, patience)).value
+            self.listed = [replace(model, name=self._redaction.of_reply(model.name)) for model in listed]
         except (NoSuchPath, ModelUnknown):
             return None
+        return [model.name for model in self.listed]
 
     async def model_constants(self) -> dict[str, float]:
         """The model's own `beta` and `threshold` (METHOD 3), where its server tells them; otherwise empty."""
@@ -225,13 +238,24 @@ class Endpoint:
             return {}
 
     async def chat(
-        self, messages: list[dict[str, Any]], *, key: str, max_tokens: int, temperature: float, seed: int | None
+        self,
+        messages: list[dict[str, Any]],
+        *,
+        key: str,
+        max_tokens: int,
+        temperature: float,
+        seed: int | None,
+        pattern: str | None = None,
     ) -> Reply:
         """Ask one question (CONTRACT 4).
+
+        Args:
+            pattern: regular expression of the whole reply; asked for where the endpoint can be held to one.
 
         Raises:
             EndpointUnreachable, EndpointMisbehaves: `max_attempts` transport faults in a row.
             EndpointRefused: 401 or 403. ModelUnknown: no such model.
+            LimitTooLow: more images than the endpoint takes in one question.
             RequestRejected: the endpoint can't take this question (400, 413, 422).
         """
         body = {
@@ -242,7 +266,9 @@ class Endpoint:
         }
         if seed is not None:
             body["seed"] = seed
-        answered = await self._ask("POST", "/chat/completions", body, key, answers.read_chat, self._request_timeout)
+        if pattern is not None and self.abilities.constrains:
+            body["structured_outputs"] = {"regex": pattern}
+        answered = await self._ask_in_dialect(body, key)
         said = answered.value
         return Reply(
             text=_cut(self._redaction.of_reply(said.text), max_tokens),
@@ -267,6 +293,15 @@ class Endpoint:
             "add_generation_prompt": False,
         }
         return await self._embed(body, key)
+
+    async def _ask_in_dialect(self, body: dict[str, Any], key: str) -> _Answered[answers.Said]:
+        while True:
+            sent = self.dialect.put(body)
+            try:
+                return await self._ask("POST", "/chat/completions", sent, key, answers.read_chat, self._request_timeout)
+            except RequestRejected as rejected:
+                if not self.dialect.learn(rejected.parameter, sent):
+                    raise
 
     async def _embed(self, body: dict[str, Any], key: str) -> Vector:
         form = "input" if "input" in body else "messages"
@@ -316,7 +351,7 @@ class Endpoint:
         patience: float,
     ) -> _Answered[T]:
         """One question with its retries; `patience` is in seconds, for one try."""
-        content = None if body is None else bodies.encode(body)
+        content = None if body is None else bodies.encode(body, identities=self.abilities.identifies)
         tries, given_up = _Tries(others=self._gate.limit.answered), self._given_up
         while True:
             ticket = await self._gate.enter(again=tries.made > 0)

@@ -7,6 +7,7 @@ An image is encoded once, when it is first needed, and the part is used again in
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 from typing import TYPE_CHECKING, Any
 
@@ -56,9 +57,11 @@ def encode_image(payload: bytes, longest_side: int = 768) -> bytes:
 
 
 def image_part(jpeg: bytes) -> EncodedPart:
-    """An `image_url` content part with the JPEG in a `data:` URL."""
+    """An `image_url` content part with the JPEG in a `data:` URL, and its identity."""
     url = "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
-    return EncodedPart(type="image_url", image_url={"url": url})
+    part = EncodedPart(type="image_url", image_url={"url": url})
+    part.identity = hashlib.sha256(jpeg).hexdigest()
+    return part
 
 
 def text_part(text: str) -> dict[str, Any]:

@@ -41,6 +41,7 @@ _KEPT_HEADERS = {
     b"accept", b"accept-encoding", b"authorization", b"connection", b"content-length", b"content-type", b"host",
     b"idempotency-key", b"user-agent", b"x-stainless-raw-response",
 }  # fmt: skip
+_RATE_LIMIT = (b"x-ratelimit-", b"retry-after")
 _UNWANTED_HEADERS = [
     f"X-Stainless-{name}"
     for name in ("Lang", "Package-Version", "OS", "Arch", "Runtime", "Runtime-Version", "Async")
@@ -70,6 +71,8 @@ class Sender:
         self._key = _checked_key(key, role)
         self.redaction = Redaction(self._key)
         self._request_timeout = request_timeout
+        self.rate_limits: dict[str, str] = {}
+        """What answers have said of rate limits, by header; the last word of each."""
         self._client = self._connect(concurrency)
         self.redaction.guard_logs()
 
@@ -156,6 +159,9 @@ class Sender:
                 request.headers = httpx.Headers(kept)
 
         async def refuse(response: Any) -> None:
+            for name, value in response.headers.raw:
+                if (name := name.lower()).startswith(_RATE_LIMIT):
+                    self.rate_limits[name.decode("latin1")] = value.decode("latin1")
             if not 200 <= response.status_code < 300:
                 try:
                     body = await read_body(response, MAX_ERROR_BYTES)

@@ -15,7 +15,9 @@
           ├── EndpointRefused            401 or 403
           ├── ModelUnknown               the endpoint has no model of that name
           ├── EndpointMisbehaves         what comes back is not the API (HTML instead of JSON, ...)
+          ├── LimitTooLow                the endpoint takes smaller questions than the session's settings make
           └── RequestRejected            400, 413 or 422 for one request
+               └── QuestionTooLong       it is longer than the endpoint takes
 
 The message is one line that says what is wrong and what to do next: a user sees it without a traceback. A message
 never holds a key or a password.
@@ -94,9 +96,28 @@ class EndpointMisbehaves(EndpointError):
     """The endpoint answers, but not in the API's format."""
 
 
-class RequestRejected(EndpointError):
-    """The endpoint refused this one request as malformed or too large; `status` is its HTTP status."""
+class LimitTooLow(EndpointError):
+    """The endpoint takes smaller questions than the session's settings make: no fault of one item.
 
-    def __init__(self, message: str, *, status: int = 400) -> None:
+    `images` is how many it takes in one question, where it says so.
+    """
+
+    def __init__(self, message: str, *, images: int | None = None) -> None:
+        super().__init__(message)
+        self.images = images
+
+
+class RequestRejected(EndpointError):
+    """The endpoint refused this one request as malformed or too large.
+
+    `status` is its HTTP status, `parameter` the one of our parameters that it says it does not take.
+    """
+
+    def __init__(self, message: str, *, status: int = 400, parameter: str = "") -> None:
         super().__init__(message)
         self.status = status
+        self.parameter = parameter
+
+
+class QuestionTooLong(RequestRejected):
+    """The question, or the question and the longest reply to it, is longer than the endpoint takes."""
