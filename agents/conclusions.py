@@ -11,6 +11,10 @@ _THINKING = re.compile(r"<think>.*?</think>", re.IGNORECASE | re.DOTALL)
 _TRAILING = " \t\r\n.*`_"
 
 
+SENTENCES = 12
+"""So many sentences or lines of reasoning a constrained reply may have before each conclusion."""
+
+
 class Conclusion(StrEnum):
     """The verdict of one assessment."""
 
@@ -25,6 +29,17 @@ class Verdict:
 
     conclusions: tuple[Conclusion, ...]
     reason: str
+
+
+def pattern(expected: int) -> str:
+    r"""The regular expression of a reply that concludes ``expected`` times, some reasoning before each conclusion.
+
+    Sentences are counted, not characters: a counted repetition of characters (``[^<]{0,1000}``) takes a grammar backend
+    ten seconds to compile and milliseconds for every token, this one hundredths of that. It is part of questions'
+    keys, so a change of it asks the questions of unfinished sessions again.
+    """
+    one = rf"([^<.\n]*[.\n]){{0,{SENTENCES}}}[^<.\n]*<CONCLUSION> (YES|NO) </CONCLUSION>"
+    return one if expected == 1 else f"({one}){{{expected}}}"
 
 
 def read_conclusions(reply: str, expected: int = 1) -> Verdict:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from agents.conclusions import pattern
 from agents.prompt_sets import PromptSet, QuestionKind, prompt_hash
 
 ContentPart = dict[str, Any]
@@ -33,6 +34,8 @@ class Sampling:
     """The session's seed."""
     longest_side: int = 768
     """Images are sent with at most this many pixels on their longer side."""
+    constrain: bool = False
+    """Replies to assessments are held to ``Question.pattern``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +62,19 @@ class Question:
             return 0
         return max(1, sum(label.startswith("Candidate") for label, _ in self.items))
 
+    @property
+    def pattern(self) -> str | None:
+        """The regular expression that a reply is held to where replies are constrained; None to describe."""
+        return pattern(self.conclusions) if self.conclusions else None
+
     def key(self, sampling: Sampling) -> str:
         """Hash of everything that determines the question: the idempotency key and the ledger's key (CONTRACT 4)."""
         what = [
             "partita/1", self.kind, self.instruction, self.items, self.attempt,
             sampling.model, sampling.temperature, sampling.max_tokens, sampling.seed, sampling.longest_side,
         ]  # fmt: skip
+        if sampling.constrain and self.pattern is not None:
+            what.append(self.pattern)  # only then: the keys of sessions without it stay as they were
         return hashlib.sha256(json.dumps(what, ensure_ascii=True).encode()).hexdigest()
 
     def messages(self, part: Callable[[str], ContentPart]) -> list[Message]:

@@ -73,9 +73,7 @@ class Model:
         self._latency = latency
         self._chance = random.Random(SEED)
 
-    async def chat(
-        self, messages: list[dict[str, Any]], *, key: str, max_tokens: int, temperature: float, seed: int | None
-    ) -> Reply:
+    async def chat(self, messages: list[dict[str, Any]], *, key: str, **how: Any) -> Reply:
         kind, parts = sides(messages[0]["content"])
         said = answered(self._agent, kind, [[int(part["text"].split()[-1]) for part in side] for side in parts])
         seconds = 0.0 if kind == "describe" else await self.wait()

@@ -21,7 +21,7 @@ from agents.conclusions import Conclusion, read_conclusions
 from agents.questions import ContentPart, Question, Sampling
 from graphs.budget import Budget
 from serving.client import Reply, Vector
-from storage.errors import EndpointMisbehaves, RequestRejected
+from storage.errors import EndpointMisbehaves, LimitTooLow, QuestionTooLong, RequestRejected
 from storage.ledger import Answer
 
 NEVER_CONCLUDING = 24
@@ -32,7 +32,14 @@ class Chat(Protocol):
     """The part of an endpoint that agents ask."""
 
     async def chat(
-        self, messages: list[dict[str, Any]], *, key: str, max_tokens: int, temperature: float, seed: int | None
+        self,
+        messages: list[dict[str, Any]],
+        *,
+        key: str,
+        max_tokens: int,
+        temperature: float,
+        seed: int | None,
+        pattern: str | None = None,
     ) -> Reply: ...
 
 
@@ -125,10 +132,13 @@ class Asker:
     ) -> Answer:
         """The answer to a question, from the ledger or from the model.
 
-        A question that the endpoint rejects has an empty reply, UNKNOWN, with the endpoint's words as reason.
+        A question that the endpoint rejects has an empty reply, UNKNOWN, with the endpoint's words as reason. That
+        images are too long for the model is no question's fault but the settings': they are bounded, so what is too
+        long once will be so again. A text may have any length.
 
         Raises:
             Paused: the session is to stop, or its budget of calls is used up.
+            LimitTooLow: the endpoint takes fewer or smaller images.
             EndpointError: the endpoint can't be used.
         """
         key = question.key(self.sampling)
@@ -142,8 +152,10 @@ class Asker:
                     reply = await self._chat.chat(
                         question.messages(parts.__getitem__),
                         key=key, max_tokens=s.max_tokens, temperature=s.temperature, seed=s.seed,
+                        pattern=question.pattern if s.constrain else None,
                     )  # fmt: skip
                 except RequestRejected as e:
+                    _blame_settings(e, parts.values())
                     # One question that the endpoint won't take (a picture it can't read, say) is no reason to stop.
                     reply, rejected = Reply("", s.model, 0, 0, 0.0, 1), str(e)
                 else:
@@ -179,7 +191,12 @@ class Asker:
                 if mode == "native":
                     parts = {h: await self._gallery.part(h) for _, h in question.items}
                     said = {"role": "assistant", "content": f"{description} <embedding>"}
-                    vector = await self._embedder.embed_messages([*question.messages(parts.__getitem__), said], key=key)
+                    conversation = [*question.messages(parts.__getitem__), said]
+                    try:
+                        vector = await self._embedder.embed_messages(conversation, key=key)
+                    except RequestRejected as e:
+                        _blame_settings(e, parts.values())
+                        raise
                 else:
                     vector = await self._embedder.embed_text(description, key=key)
                 answer = Answer(
@@ -285,6 +302,12 @@ class Asker:
                 f"the model gave {self._inconclusive} replies and none ends with "
                 "<CONCLUSION> YES </CONCLUSION> or NO; `partita trace` shows them: use another model or --prompts"
             )
+
+
+def _blame_settings(error: RequestRejected, parts: Iterable[ContentPart]) -> None:
+    """Raise LimitTooLow where a question of images is too long."""
+    if isinstance(error, QuestionTooLong) and any("image_url" in part for part in parts):
+        raise LimitTooLow(str(error)) from error
 
 
 def _concludes(answer: Answer) -> bool:

@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING, Protocol
 from agents.prompt_sets import set_for_criterion
 from partita.keys import Keys
 from partita.settings import EMBEDDED, Parameters
+from serving.abilities import look
 from serving.client import Endpoint
 from serving.roles import CHAT
-from storage.errors import EndpointUnreachable, UsageError
+from storage.errors import EndpointUnreachable, LimitTooLow, UsageError
 
 if TYPE_CHECKING:
     from serving.embedded import EmbeddedServer
 
 BUILT_IN_CRITERIA = ("suit", "rank", "species", "color")
 """What partita-mini was trained on."""
+SHORTEST_QUESTION = 256
+"""Tokens that a question has at least; with images it has far more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +91,7 @@ async def connect(
             return await stack.enter_async_context(endpoint)
 
         try:
-            yield await _resolved(parameters, open_endpoint)
+            yield await _resolved(parameters, open_endpoint, on_retry)
         except EndpointUnreachable as e:
             if server is not None and (why := server.ended()) is not None:
                 raise EndpointUnreachable(f"{why}; what was answered is kept, and the session can be resumed") from e
@@ -99,15 +102,22 @@ class _Open(Protocol):
     async def __call__(self, url: str, model: str | None, *, embeds: bool = False) -> Endpoint: ...
 
 
-async def _resolved(parameters: Parameters, open_endpoint: _Open) -> Connection:
+async def _resolved(
+    parameters: Parameters, open_endpoint: _Open, on_note: Callable[[str], None] | None
+) -> Connection:
     chat = await open_endpoint(parameters.endpoint, parameters.model)
+    can = await look(chat, constrain=parameters.constrain is not False)
     model = await chat.resolve_model()
+    _check_room(parameters, can.longest, chat.url)
+    if parameters.constrain and not can.constrains and on_note is not None:
+        on_note(f"{chat.url} can't hold replies to their form as before: the session goes on without that")
     native = parameters.embeds_natively
     elsewhere = parameters.embed_endpoint or parameters.endpoint
     if elsewhere == parameters.endpoint and parameters.embed_model in (None, model):
         embedder, embed_model = chat, model
     else:
         embedder = await open_endpoint(elsewhere, parameters.embed_model, embeds=True)
+        await look(embedder, constrain=False)
         embed_model = await embedder.resolve_model()
     told = await embedder.model_constants() if native else {}
     names = {
@@ -115,7 +125,21 @@ async def _resolved(parameters: Parameters, open_endpoint: _Open) -> Connection:
         "embed_endpoint": elsewhere,
         "embed_model": embed_model,
         "embed_mode": "native" if native else "caption",
+        "constrain": can.constrains if parameters.constrain is None else parameters.constrain,
     }
     return Connection(
         chat, embedder, parameters.model_copy(update=names), beta=told.get("beta"), threshold=told.get("threshold")
     )
+
+
+def _check_room(parameters: Parameters, longest: int | None, url: str) -> None:
+    """Refuse a reply so long that it leaves no room for a question; vLLM would reject every one.
+
+    Raises:
+        LimitTooLow: says how long a reply may be.
+    """
+    if longest is not None and parameters.max_tokens > longest - SHORTEST_QUESTION:
+        raise LimitTooLow(
+            f"{url} takes {longest} tokens for a question and its reply, and --max-tokens {parameters.max_tokens} "
+            f"leaves no room: begin with --max-tokens {max(1, longest // 4)}, or let the server take more"
+        )

@@ -177,7 +177,7 @@ async def go_on(
             if watch.on_note:
                 watch.on_note(f"session {name!r} was done already: nobody was asked anything")
             return
-        stored = Parameters.model_validate(record.parameters)
+        stored = Parameters.model_validate({"constrain": False} | record.parameters)  # keys of older sessions stay
         changes = dict(changes or {})
         if changes.get("endpoint") and not changes.get("embed_endpoint") and stored.embed_endpoint == stored.endpoint:
             changes["embed_endpoint"] = changes["endpoint"]
@@ -226,7 +226,9 @@ async def _work(
             embedder=connection.embedder,
             ledger=ledger,
             answers=await asyncio.to_thread(lambda: ledger.load(vectors=not graph_is_there)),
-            sampling=Sampling(p.model, p.temperature, p.max_tokens, p.seed, p.longest_side),
+            sampling=Sampling(
+                p.model, p.temperature, p.max_tokens, p.seed, p.longest_side, constrain=bool(p.constrain)
+            ),
             gallery=Gallery(found.items, p.longest_side),
             concurrency=p.concurrency,
             budget=Budget(limits.max_calls, limits.max_cost, _cost(limits.prices, p), record.name),

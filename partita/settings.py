@@ -50,6 +50,8 @@ class Parameters(BaseModel):
     max_tokens: int = Field(default=2048, ge=1)
     longest_side: int = Field(default=768, ge=32, le=8192)
     """Images are sent with at most this many pixels on their longer side."""
+    constrain: bool | None = None
+    """Assessments are held to their form, where the endpoint can do that; None until the session begins."""
     concurrency: int = Field(default=32, ge=1, le=4096)
     """Calls in flight."""
     request_timeout: float = Field(default=120, gt=0)

@@ -16,8 +16,8 @@ from storage.errors import RequestRejected
 if TYPE_CHECKING:
     from serving.client import Endpoint
 
-PATTERN = r"[^<]{0,20}<CONCLUSION> (YES|NO) </CONCLUSION>"
-"""What the tiny question's reply is held to."""
+PATTERN = "<CONCLUSION> (YES|NO) </CONCLUSION>"
+"""What the tiny question's reply is held to; nobody would say it unasked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +65,10 @@ async def look(endpoint: Endpoint, *, constrain: bool = True) -> Abilities:
 async def _obeys(endpoint: Endpoint) -> bool:
     """Whether a reply keeps to `PATTERN`: older servers ignore what they don't know, without a word."""
     endpoint.abilities = replace(endpoint.abilities, constrains=True)
-    asked = [{"role": "user", "content": "Say in a few words which colour a ripe lemon has."}]
+    asked = [{"role": "user", "content": "Which colour has a ripe lemon?"}]
     try:
         reply = await endpoint.chat(
-            asked, key=f"look-{uuid.uuid4().hex}", max_tokens=64, temperature=0.0, seed=0, pattern=PATTERN
+            asked, key=f"look-{uuid.uuid4().hex}", max_tokens=32, temperature=0.0, seed=0, pattern=PATTERN
         )
     except RequestRejected:
         return False
