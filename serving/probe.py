@@ -1,27 +1,39 @@
 """What an endpoint can do for us, found out by asking: `partita doctor`.
 
 The questions have the layout of CONTRACT 4 and 5 and go out with small drawn images. A fault is a finding, never an
-exception.
+exception. `serving.abilities.look` is the part of it that a run can afford.
 """
 
 from __future__ import annotations
 
-import io
+import asyncio
 import re
-import uuid
+import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from functools import cache
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
 
-from serving.client import Endpoint, Reply
-from serving.images import encode_image, image_part, text_part
-from storage.errors import PartitaError
+import numpy as np
+
+from serving import samples
+from serving.abilities import look
+from serving.client import Endpoint, Reply, Vector
+from serving.samples import ask, ask_vector
+from storage.errors import LimitTooLow, PartitaError, RequestRejected
 
 T = TypeVar("T")
 
 SLOW = 20.0
-"""Seconds for one membership question from which on we say that it is slow."""
+"""Seconds for one membership question from which on we say that it is slow, and ask no more than is needed."""
+IMAGES_NEEDED = 6
+"""Images in the largest question of a run with defaults: two clusters by three representatives each."""
+MORE_IMAGES = (8, 16)
+"""Numbers of images that are tried beyond that."""
+AT_ONCE = 8
+"""Questions asked together, to see whether they are answered side by side."""
+CONCURRENCY = 32
+"""Calls in flight that a run has unless told otherwise; and fewer for an endpoint that answers one after the other."""
+ONE_AFTER_THE_OTHER = 4
 
 DESCRIBE = "Describe the colour of the shape in the image in detail."
 MEMBERSHIP = (
@@ -50,6 +62,22 @@ class Finding:
     essential: bool = False
 
 
+@dataclass(slots=True)
+class Report:
+    """What was found, in the order of importance, and what a run is best told for it."""
+
+    findings: list[Finding] = field(default_factory=list)
+    model: str = ""
+    texts_only: bool = False
+    """The model takes no images."""
+    representatives: int | None = None
+    """K that the endpoint has room for, where that is less than the default."""
+    concurrency: int = CONCURRENCY
+    embed_mode: Literal["native", "caption"] | None = None
+    """None where there are no embeddings."""
+    embed_model: str = ""
+
+
 def concludes(reply: str) -> bool:
     """Whether a reply has exactly one conclusion, and ends with it (CONTRACT 4)."""
     return len(_TAG.findall(reply)) == 2 and _AT_THE_END.search(reply) is not None
@@ -62,68 +90,256 @@ async def probe(
     describe: str = DESCRIBE,
     membership: str = MEMBERSHIP,
     concludes: Callable[[str], bool] = concludes,
-) -> list[Finding]:
-    """Ask `endpoint` for chat and `embed` for embeddings, and report in the order of importance.
+    say: Callable[[str], None] = lambda doing: None,
+) -> Report:
+    """Ask `endpoint` for chat and `embed` for embeddings.
 
     Args:
         describe: instruction of the describe question; a prompt set's own shows how it fares with the model.
         membership: instruction of the membership question, which asks for a conclusion.
         concludes: whether a run would find a conclusion in a reply to it.
+        say: told what is being tried.
     """
-    findings, usable = await _reach("chat endpoint", endpoint)
+    report = Report()
+    say("models")
+    usable = await _reach("chat endpoint", endpoint, report)
     if usable:
-        one = await _attempt(lambda: endpoint.chat(_describe(describe), key=_key(), **_SAMPLING))
-        findings.append(_chat_finding("chat with one image", one))
-        several = await _attempt(lambda: endpoint.chat(_membership(membership), key=_key(), **_SAMPLING))
-        findings.append(_chat_finding("chat with several images", several))
-        if isinstance(several, Reply):
-            findings += [_conclusion(several, concludes(several.text)), _latency(several)]
+        report.model = await endpoint.resolve_model()
+        await _Chat(endpoint, report, describe, membership, concludes, say).examine()
     else:
         names = ("chat with one image", "chat with several images", "conclusion")
-        findings += [*map(_not_tried, names), Finding("latency", None, "not tried")]
+        report.findings += [*map(_not_tried, names), Finding("latency", None, "not tried")]
     if embed is not endpoint:
-        reached, usable = await _reach("embedding endpoint", embed)
-        findings += reached
-    if not usable:
-        return [*findings, *(Finding(name, None, "not tried") for name in _FORMS), _not_tried("embed mode")]
-    return [*findings, *await _embeddings(embed, describe)]
+        usable = await _reach("embedding endpoint", embed, report)
+    if usable:
+        say("embeddings")
+        await _embeddings(embed, describe, report)
+    else:
+        report.findings += [*(Finding(name, None, "not tried") for name in _FORMS), _not_tried("embed mode")]
+    return report
 
 
-_FORMS = {"embeddings of a conversation": "native", "embeddings of a text": "caption"}
+_FORMS: dict[str, Literal["native", "caption"]] = {
+    "embeddings of a conversation": "native",
+    "embeddings of a text": "caption",
+}
 """What is asked of the embedding endpoint, and the --embed-mode that needs it."""
-_SAMPLING: dict[str, Any] = {"max_tokens": 512, "temperature": 0.0, "seed": 0}
 
 
-async def _reach(name: str, endpoint: Endpoint) -> tuple[list[Finding], bool]:
+async def _reach(name: str, endpoint: Endpoint, report: Report) -> bool:
     listed = await _attempt(endpoint.list_models)
     if isinstance(listed, PartitaError):
-        return [_failed(name, listed), _not_tried(f"{name}: model")], False
-    findings = [Finding(name, True, endpoint.url, essential=True)]
-    model = await _attempt(endpoint.resolve_model)
-    if isinstance(model, PartitaError):
-        return [*findings, _failed(f"{name}: model", model)], False
+        report.findings += [_failed(name, listed), _not_tried(f"{name}: model")]
+        return False
+    report.findings.append(Finding(name, True, endpoint.url, essential=True))
+    can = await _attempt(lambda: look(endpoint, constrain=name == "chat endpoint"))
+    if isinstance(can, PartitaError):
+        report.findings.append(_failed(f"{name}: model", can))
+        return False
+    model = await endpoint.resolve_model()
     others = f", one of {len(listed)}" if listed and len(listed) > 1 else ""
-    return [*findings, Finding(f"{name}: model", True, model + others, essential=True)], True
+    room = f", {can.longest} tokens for question and reply" if can.longest else ""
+    server = f", {can.server}" if can.server else ""
+    report.findings.append(Finding(f"{name}: model", True, model + others + server + room, essential=True))
+    return True
 
 
-async def _embeddings(embed: Endpoint, describe: str) -> list[Finding]:
-    answer = {"role": "assistant", "content": "A red shape on white. <embedding>"}
-    native = await _attempt(lambda: embed.embed_messages([*_describe(describe), answer], key=_key()))
-    caption = await _attempt(lambda: embed.embed_text("A red shape on white.", key=_key()))
-    tried = dict(zip(_FORMS, (native, caption), strict=True))
-    mode = next((_FORMS[name] for name, got in tried.items() if not isinstance(got, PartitaError)), None)
-    findings = []
-    for name, got in tried.items():
-        if not isinstance(got, PartitaError):
-            findings.append(Finding(name, True, f"{got.values.size} numbers in {got.seconds:.1f} s"))
-        elif mode is None:
-            findings.append(Finding(name, False, str(got)))
+@dataclass(slots=True)
+class _Chat:
+    """The examination of a chat endpoint, one question after the other; `images` is what its questions show."""
+
+    endpoint: Endpoint
+    report: Report
+    describe: str
+    membership: str
+    concludes: Callable[[str], bool]
+    say: Callable[[str], None]
+    images: bool = True
+
+    async def examine(self) -> None:
+        self.say("chat with one image")
+        one = await _attempt(lambda: ask(self.endpoint, samples.describe(self.describe)))
+        if isinstance(one, RequestRejected | LimitTooLow):
+            self.say("chat with a text")
+            text = await _attempt(lambda: ask(self.endpoint, samples.describe(self.describe, images=False)))
+            if isinstance(text, Reply):
+                self._takes_texts_only(one)
+                one = text
+        if self.images:
+            self._add(_chat_finding("chat with one image", one))
+        if not isinstance(one, Reply):
+            self._add(_not_tried("chat with several images"), _not_tried("conclusion"))
+            self._add(Finding("latency", None, "not tried"))
+            return
+        several = await self._several()
+        slow = not isinstance(several, Reply) or several.seconds > SLOW
+        if self.images and isinstance(several, Reply):
+            await self._count_images(slow)
+        self._structured()
+        if slow:
+            self._add(Finding("several at once", None, "not tried"))
         else:
-            findings.append(Finding(name, None, f"not offered; not needed with --embed-mode {mode}"))
-    if mode is None:
-        advice = "name an --embed-endpoint that has them"
-        return [*findings, Finding("embed mode", False, "no embeddings here", advice, essential=True)]
-    return [*findings, Finding("embed mode", True, mode, f"use --embed-mode {mode}", essential=True)]
+            await self._burst(one)
+        self._limits()
+
+    def _add(self, *findings: Finding) -> None:
+        self.report.findings += findings
+
+    def _takes_texts_only(self, why: PartitaError) -> None:
+        self.images = False
+        self.report.texts_only = True
+        words = str(why).partition(" with ")[2].rpartition(": ")[0] or str(why)
+        advice = "texts can be clustered with it; for images name a vision-language model with --model"
+        self._add(Finding("chat with one image", None, f"takes no images: {_shorten(words)}", advice))
+
+    async def _several(self) -> Reply | PartitaError:
+        """The membership question that a run with defaults asks most: three representatives and a candidate."""
+        self.say("a membership question")
+        question = samples.membership(self.membership, 3, images=self.images)
+        several = await _attempt(lambda: ask(self.endpoint, question))
+        if isinstance(several, LimitTooLow):
+            fits = await self._fewer(several.images)
+            if not isinstance(fits, Reply):
+                self._add(_chat_finding("chat with several images", several), _not_tried("conclusion"))
+                self._add(Finding("latency", None, "not tried"))
+                return several
+            several = fits
+        name = "chat with several images" if self.images else "chat with several texts"
+        self._add(_chat_finding(name, several))
+        if isinstance(several, Reply):
+            self._add(_conclusion(several, self.concludes(several.text)), _latency(several))
+        return several
+
+    async def _fewer(self, most: int | None) -> Reply | PartitaError | None:
+        """A membership question with as few images as the endpoint says, or two."""
+        if most is not None and most < 2:
+            return None
+        return await _attempt(
+            lambda: ask(self.endpoint, samples.membership(self.membership, min(most or 2, 4) - 1, images=True))
+        )
+
+    async def _count_images(self, slow: bool) -> None:
+        most, told = 0, None
+        for number in (IMAGES_NEEDED,) if slow else (IMAGES_NEEDED, *MORE_IMAGES):
+            self.say(f"{number} images in one question")
+            got = await self._accepts(number)
+            if isinstance(got, LimitTooLow):
+                told = got.images
+            if not isinstance(got, Reply):
+                break
+            most = number
+        if most < IMAGES_NEEDED and told is None:
+            for number in (5, 4, 3, 2):
+                if isinstance(await self._accepts(number), Reply):
+                    most = number
+                    break
+        most = told if told is not None else most
+        if most >= IMAGES_NEEDED:
+            exactly = "" if told is not None else " at least"
+            self._add(Finding("images in one question", True, f"{most}{exactly}; a run needs {IMAGES_NEEDED}"))
+            return
+        advice = f"use --representatives {most // 2} --candidates 1, or raise the server's limit"
+        self.report.representatives = max(1, most // 2)
+        detail = f"{most}; a run with defaults needs {IMAGES_NEEDED}"
+        self._add(Finding("images in one question", most >= 2 or False, detail, advice, essential=most < 2))
+
+    async def _accepts(self, number: int) -> Reply | PartitaError:
+        """Whether so many images are taken: what the model makes of them does not matter."""
+        question = samples.membership(self.membership, number - 1, images=True)
+        return await _attempt(lambda: ask(self.endpoint, question, max_tokens=16))
+
+    def _structured(self) -> None:
+        can = self.endpoint.abilities
+        if can.constrains:
+            self._add(Finding("structured output", True, "replies can be held to their form, and a run does so"))
+        elif can.server == "vllm":
+            advice = "runs go without; a newer vLLM knows structured_outputs"
+            self._add(Finding("structured output", None, "asked for and not obeyed; not needed", advice))
+        else:
+            self._add(Finding("structured output", None, "not offered; not needed"))
+        if refused := self.endpoint.dialect.refused:
+            self._add(Finding("parameters", True, f"asked without {', '.join(refused)}, which it does not take"))
+
+    async def _burst(self, alone: Reply) -> None:
+        self.say(f"{AT_ONCE} questions at once")
+        questions = [samples.describe(self.describe, images=self.images) for _ in range(AT_ONCE)]
+        began = time.perf_counter()
+        got = await asyncio.gather(*(_attempt(lambda q=q: ask(self.endpoint, q)) for q in questions))  # type: ignore[misc]
+        seconds = time.perf_counter() - began
+        answered = [reply for reply in got if isinstance(reply, Reply)]
+        retried = sum(reply.attempts > 1 for reply in answered)
+        detail = f"{len(answered)} of {AT_ONCE} answered in {seconds:.1f} s"
+        if len(answered) < AT_ONCE or retried:
+            self.report.concurrency = max(1, min(len(answered) - retried, self.endpoint.limit))
+            advice = f"use --concurrency {self.report.concurrency}"
+            self._add(Finding("several at once", None, f"{detail}, {retried} only when asked again", advice))
+            return
+        if seconds > AT_ONCE / 2 * alone.seconds and seconds > 1:
+            self.report.concurrency = ONE_AFTER_THE_OTHER
+            advice = f"it answers one after the other: use --concurrency {ONE_AFTER_THE_OTHER}"
+            self._add(Finding("several at once", None, detail, advice))
+            return
+        self._add(Finding("several at once", True, f"{detail}, {AT_ONCE / max(seconds, 0.001):.1f} a second"))
+
+    def _limits(self) -> None:
+        said = self.endpoint.rate_limits
+        words = []
+        for what in ("requests", "tokens"):
+            if (most := said.get(f"x-ratelimit-limit-{what}")) is not None:
+                left = said.get(f"x-ratelimit-remaining-{what}")
+                words.append(f"{most} {what}" + (f", {left} left" if left is not None else ""))
+        if "retry-after" in said:
+            words.append(f"told to ask again in {said['retry-after']} s")
+        if words:
+            advice = "Partita asks less at a time when it is turned away"
+            self._add(Finding("rate limits", None, "; ".join(words), advice))
+        else:
+            self._add(Finding("rate limits", None, "none told"))
+
+
+async def _embeddings(embed: Endpoint, describe: str, report: Report) -> None:
+    one, other = samples.conversations(describe)
+    native = await _two_vectors(lambda: ask_vector(embed, one), lambda: ask_vector(embed, other))
+    caption = await _two_vectors(
+        lambda: embed.embed_text("A red shape on white.", key=samples.key()),
+        lambda: embed.embed_text("A sleeping cat, seen from above.", key=samples.key()),
+    )
+    tried = dict(zip(_FORMS, (native, caption), strict=True))
+    mode = next((_FORMS[name] for name, got in tried.items() if not isinstance(got, str)), None)
+    for name, got in tried.items():
+        if not isinstance(got, str):
+            report.findings.append(Finding(name, True, f"{got[0]} numbers in {got[1]:.1f} s"))
+        elif mode is None or got == _SAME:
+            report.findings.append(Finding(name, False if mode is None else None, got))
+        else:
+            report.findings.append(Finding(name, None, f"not offered; not needed with --embed-mode {mode}"))
+    report.embed_mode = mode
+    if mode is not None:
+        report.embed_model = await embed.resolve_model()
+        report.findings.append(Finding("embed mode", True, mode, f"use --embed-mode {mode}", essential=True))
+        return
+    named = [name for name in embed.abilities.models if re.search("embed|bge|gte|e5-", name, re.IGNORECASE)]
+    here = f"try --embed-model {named[0]}, or " if named else ""
+    advice = f"{here}use --embed-mode caption --embed-endpoint local, or name an --embed-endpoint that has them"
+    report.findings.append(Finding("embed mode", False, "no embeddings here", advice, essential=True))
+
+
+_SAME = "the same vector for two that differ: what is sent is not looked at"
+
+
+async def _two_vectors(
+    one: Callable[[], Awaitable[Vector]], other: Callable[[], Awaitable[Vector]]
+) -> tuple[int, float] | str:
+    """Width and seconds; or why there are no embeddings: some servers take any body and embed something else."""
+    first = await _attempt(one)
+    if isinstance(first, PartitaError):
+        return str(first)
+    second = await _attempt(other)
+    if isinstance(second, PartitaError):
+        return str(second)
+    if first.values.shape == second.values.shape and np.allclose(first.values, second.values, rtol=1e-4, atol=1e-6):
+        return _SAME
+    return first.values.size, first.seconds
 
 
 async def _attempt(ask: Callable[[], Awaitable[T]]) -> T | PartitaError:
@@ -162,7 +378,8 @@ def _conclusion(got: Reply, found: bool) -> Finding:
 
 def _latency(got: Reply) -> Finding:
     retries = f", {got.attempts - 1} retries" if got.attempts > 1 else ""
-    detail = f"{got.seconds:.1f} s for a membership question{retries}"
+    speed = f", {got.completion_tokens / got.seconds:.0f} tokens a second" if got.completion_tokens else ""
+    detail = f"{got.seconds:.1f} s for a membership question{speed}{retries}"
     slow = got.seconds > SLOW
     return Finding(
         "latency",
@@ -170,34 +387,6 @@ def _latency(got: Reply) -> Finding:
         detail,
         "a smaller model or more hardware makes this bearable" if slow else "",
     )
-
-
-def _describe(instruction: str) -> list[dict[str, Any]]:
-    return [{"role": "user", "content": [text_part(instruction), text_part("Item:"), _drawing("red", round_=True)]}]
-
-
-def _membership(instruction: str) -> list[dict[str, Any]]:
-    content = [text_part(instruction)]
-    for k, round_ in enumerate((True, False, True), 1):
-        content += [text_part(f"Representative {k}:"), _drawing("red", round_=round_)]
-    content += [text_part("Candidate 1:"), _drawing("blue", round_=True)]
-    return [{"role": "user", "content": content}]
-
-
-@cache
-def _drawing(colour: str, *, round_: bool) -> dict[str, Any]:
-    from PIL import Image, ImageDraw
-
-    image = Image.new("RGB", (96, 96), "white")
-    draw = ImageDraw.Draw(image)
-    (draw.ellipse if round_ else draw.rectangle)((16, 16, 80, 80), fill=colour)
-    out = io.BytesIO()
-    image.save(out, "PNG")
-    return image_part(encode_image(out.getvalue()))
-
-
-def _key() -> str:
-    return f"probe-{uuid.uuid4().hex}"
 
 
 def _shorten(text: str) -> str:

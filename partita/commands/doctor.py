@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import platform
+import shlex
 from importlib.util import find_spec
 from typing import Any
 
@@ -14,11 +15,11 @@ from rich.table import Table
 from agents.conclusions import Conclusion, read_conclusions
 from agents.prompt_sets import shipped_set
 from partita.commands import options
-from partita.display import output
+from partita.display import output, quiet_console
 from partita.endpoints import connect
 from partita.keys import find_keys
-from partita.settings import EMBEDDED, make_parameters, read_environment
-from serving.probe import Finding, probe
+from partita.settings import EMBEDDED, Parameters, make_parameters, read_environment
+from serving.probe import Finding, Report, probe
 from storage.database import open_database
 from storage.errors import PartitaError
 
@@ -37,9 +38,9 @@ _EXTRAS = {
 @click.option("--embed-model", metavar="NAME")
 @options.as_json
 def command(db: str, as_json: bool, **given: Any) -> None:
-    """Check this installation, the database and the endpoint.
+    """Check this installation, the database and the endpoint, and say how to run with it.
 
-    Exit 4 if the endpoint can't be used, 2 if the database can't.
+    The endpoint is asked some twenty small questions. Exit 4 if it can't be used, 2 if the database can't.
     """
     findings = [Finding("python", True, platform.python_version(), "")]
     for extra, modules in _EXTRAS.items():
@@ -60,9 +61,9 @@ def command(db: str, as_json: bool, **given: Any) -> None:
         findings.append(Finding("database", False, str(e), "--db URL or PARTITA_DB names another"))
     code = 2 if findings[-1].ok is False else 0
     try:
-        tried = asyncio.run(_endpoint(given))
+        tried, line = asyncio.run(_endpoint(given))
         code = 4 if any(f.essential and f.ok is False for f in tried) else code
-        findings += tried
+        findings += [*tried, Finding("run", True, line)] if line else tried
     except PartitaError as e:
         findings.append(Finding("endpoint", False, str(e), ""))
         code = e.exit_code
@@ -71,20 +72,54 @@ def command(db: str, as_json: bool, **given: Any) -> None:
     else:
         table = Table(box=None, show_header=False)
         for f in findings:
+            if f.name == "run":
+                continue
             mark = {True: "[green]✓[/]", False: "[red]✗[/]", None: "[yellow]–[/]"}[f.ok]
             table.add_row(mark, f.name, escape(f.detail), f"[dim]{escape(f.advice)}[/]")
         output().print(table)
+        for f in findings:
+            if f.name == "run":
+                output().print(f"\n{escape(f.detail)}", highlight=False, soft_wrap=True)
     click.get_current_context().exit(code)
 
 
-async def _endpoint(given: dict[str, Any]) -> list[Finding]:
+async def _endpoint(given: dict[str, Any]) -> tuple[list[Finding], str]:
+    """What was found, and the command to run with it; no command where nothing can be clustered."""
     parameters = make_parameters({**given, "request_timeout": 60})
+    console = quiet_console()
+
+    def say(doing: str) -> None:
+        console.print(f"[dim]trying: {escape(doing)}[/]", highlight=False)
+
     asked = shipped_set("suit" if parameters.endpoint == EMBEDDED else "default", "the colour of the shape")
-    async with connect(parameters, find_keys(read_environment()), max_attempts=2) as connection:
-        return await probe(
+    say("the endpoint")
+    async with connect(parameters, find_keys(read_environment()), say, max_attempts=2) as connection:
+        report = await probe(
             connection.chat,
             connection.embedder,
             describe=asked.describe,
             membership=asked.membership,
             concludes=lambda reply: read_conclusions(reply).conclusions[0] is not Conclusion.UNKNOWN,
+            say=say,
         )
+    chat_fails = any(f.essential and f.ok is False and f.name != "embed mode" for f in report.findings)
+    return report.findings, "" if chat_fails else _command(parameters, report)
+
+
+def _command(parameters: Parameters, report: Report) -> str:
+    """The line to paste; what is the default anyway is left out."""
+    words = ["partita", "run", "COLLECTION", "--by", "CRITERION"]
+    if parameters.endpoint != EMBEDDED:
+        words += ["--endpoint", parameters.endpoint, "--model", report.model]
+    if report.embed_mode is None:
+        words += ["--embed-mode", "caption", "--embed-endpoint", "local"]
+    else:
+        words += ["--embed-mode", report.embed_mode]
+        if parameters.embed_endpoint not in (None, parameters.endpoint):
+            words += ["--embed-endpoint", str(parameters.embed_endpoint)]
+        if report.embed_model != report.model:
+            words += ["--embed-model", report.embed_model]
+    words += ["--concurrency", str(report.concurrency)]
+    if report.representatives is not None:
+        words += ["--representatives", str(report.representatives), "--candidates", "1"]
+    return shlex.join(words)

@@ -294,8 +294,9 @@ def test_run_server_says_where_and_ends(monkeypatch: pytest.MonkeyPatch) -> None
 
 async def test_the_probe_finds_what_an_endpoint_can_do() -> None:
     async with serving(FakeModel()) as url, Endpoint(url, model=None, api_key=None) as endpoint:
-        findings = {finding.name: finding for finding in await probe(endpoint, endpoint, membership="Same?")}
-    assert findings["chat endpoint: model"].detail == "fake-vlm"
+        report = await probe(endpoint, endpoint, membership="Same?")
+        findings = {finding.name: finding for finding in report.findings}
+    assert findings["chat endpoint: model"].detail == "fake-vlm, partita"
     for name in ("chat with one image", "chat with several images", "conclusion", "latency"):
         assert findings[name].ok, findings[name]
     assert findings["embeddings of a conversation"].ok and findings["embeddings of a text"].ok is None
@@ -314,7 +315,7 @@ async def test_the_probe_reports_faults() -> None:
         Endpoint(refusing.url, model=None, api_key=None, max_attempts=1) as first,
         Endpoint(odd.url, model=None, api_key=None, max_attempts=1) as second,
     ):
-        findings = {finding.name: finding for finding in await probe(first, second)}
+        findings = {finding.name: finding for finding in (await probe(first, second)).findings}
     assert findings["chat endpoint"].ok is False and "PARTITA_API_KEY" in findings["chat endpoint"].advice
     assert findings["chat with one image"].ok is None
     assert findings["embedding endpoint"].ok and findings["embed mode"].ok is False
@@ -327,7 +328,7 @@ async def test_the_probe_sees_a_model_that_never_concludes() -> None:
         scripted(MODELS, MODELS, chat("who knows")) as server,
         Endpoint(server.url, model=None, api_key=None, max_attempts=1) as endpoint,
     ):
-        findings = {finding.name: finding for finding in await probe(endpoint, endpoint)}
+        findings = {finding.name: finding for finding in (await probe(endpoint, endpoint)).findings}
     assert findings["chat with several images"].ok and findings["conclusion"].ok is False
 
 
@@ -355,7 +356,8 @@ async def test_the_caller_says_what_a_conclusion_is_and_slow_is_no_failure(monke
         return False
 
     async with serving(FakeModel()) as url, Endpoint(url, model=None, api_key=None) as endpoint:
-        findings = {finding.name: finding for finding in await probe(endpoint, endpoint, concludes=never)}
+        report = await probe(endpoint, endpoint, concludes=never)
+        findings = {finding.name: finding for finding in report.findings}
     assert findings["conclusion"].ok is False and "<CONCLUSION> NO" in seen[0]
     assert findings["latency"].ok is None and findings["latency"].advice
 
