@@ -50,6 +50,15 @@ class Truth:
     """Bearer token it wants."""
     rejects: int | None = None
     """Number whose picture it answers 400 to; -1 for all."""
+    rejection: str = "no such picture"
+    """What it says of that picture."""
+    owner: str = ""
+    """Whose server it says it is: "vllm" keeps to `structured_outputs`."""
+    longest: int | None = None
+    """`max_model_len` that it tells."""
+    most_images: int = 1000
+    forms: set[tuple[str, bool, bool]] = field(default_factory=set)
+    """(kind, replies were held to a form, images had identities) of the questions answered."""
     url: str = ""
     asked: list[tuple[str, str]] = field(default_factory=list)
     """(kind, idempotency key) of every answered question."""
@@ -137,12 +146,22 @@ class Truth:
         if isinstance(fault, web.StreamResponse):
             return fault
         content = body["messages"][0]["content"]
+        if isinstance(content, str):  # the question whether replies keep to a form
+            return self._said(body, "<CONCLUSION> YES </CONCLUSION>" if "structured_outputs" in body else "Yellow.")
+        if (shown := sum("image_url" in part for part in content)) > self.most_images:
+            said = f"At most {self.most_images} image(s) may be provided in one prompt, {shown} came."
+            return web.json_response({"error": {"message": said}}, status=400)
         if self.rejects in [-1, *(self.number(part) for part in content[2::2])]:
-            return web.json_response({"error": {"message": "no such picture"}}, status=400)
+            return web.json_response({"error": {"message": self.rejection}}, status=400)
         kind, text = self.reply(content)
         if fault == "vague" and kind != "describe":
             text = "Hard to say."
         self.asked.append((kind, request.headers["Idempotency-Key"]))
+        self.forms.add((kind, "structured_outputs" in body, any("uuid" in part for part in content)))
+        return self._said(body, text)
+
+    @staticmethod
+    def _said(body: dict, text: str) -> web.Response:
         return web.json_response(
             {
                 "id": "x", "object": "chat.completion", "created": 0, "model": body["model"],
@@ -173,7 +192,8 @@ class Truth:
     async def models(self, request: web.Request) -> web.StreamResponse:
         if (no := self._refused(request)) is not None:
             return no
-        return web.json_response({"object": "list", "data": [{"id": "truth", "object": "model"}]})
+        entry = {"id": "truth", "object": "model", "owned_by": self.owner, "max_model_len": self.longest}
+        return web.json_response({"object": "list", "data": [entry]})
 
 
 def numbers(items: int, classes: int, seed: int = 1) -> dict[int, int]:
