@@ -159,7 +159,7 @@ class _Chat:
     async def examine(self) -> None:
         self.say("chat with one image")
         one = await _attempt(lambda: ask(self.endpoint, samples.describe(self.describe)))
-        if isinstance(one, RequestRejected | LimitTooLow):
+        if isinstance(one, PartitaError) and _about_images(one):
             self.say("chat with a text")
             text = await _attempt(lambda: ask(self.endpoint, samples.describe(self.describe, images=False)))
             if isinstance(text, Reply):
@@ -347,6 +347,13 @@ async def _attempt(ask: Callable[[], Awaitable[T]]) -> T | PartitaError:
         return await ask()
     except PartitaError as error:
         return error
+
+
+def _about_images(error: PartitaError) -> bool:
+    """Whether a failure may be for the image's sake; some servers answer 404 or 500 where they take none."""
+    if isinstance(error, RequestRejected | LimitTooLow):
+        return True
+    return re.search("image|vision|multi-?modal|mmproj", str(error), re.IGNORECASE) is not None
 
 
 def _not_tried(name: str) -> Finding:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from agents import questions
 from agents.prompt_sets import shipped_set
-from agents.questions import Sampling
+from agents.questions import Question, Sampling
 
 SUIT = shipped_set("suit")
 
@@ -52,3 +52,11 @@ def test_the_key_changes_with_everything_that_determines_the_answer():
     keys = {base.key(sampling), *others}
     assert len(keys) == len(others) + 1
     assert base.key(sampling) == questions.membership(SUIT, ["a"], ["b"]).key(Sampling("m"))
+
+
+def test_keys_of_sessions_in_ledgers_stay_as_they_are() -> None:
+    asked = Question("membership", "Same?", (("Representative 1:", "a"), ("Candidate 1:", "b")))
+    assert asked.key(Sampling("m")) == "c96c8693aa60ed790a9f2f59b2a985ad34274650ffd2d0aa8b2ca7527b2430ba"
+    assert asked.key(Sampling("m", constrain=True)) != asked.key(Sampling("m"))
+    described = Question("describe", "What?", (("Item:", "a"),))
+    assert described.key(Sampling("m", constrain=True)) == described.key(Sampling("m"))

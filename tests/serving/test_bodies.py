@@ -32,6 +32,16 @@ def test_a_part_is_the_dict_it_stands_for() -> None:
     assert json.loads(part.json) == part
 
 
+@given(bodies)
+def test_with_identities_the_bytes_are_those_of_json_dumps_too(body: dict[str, Any]) -> None:
+    plain = json.loads(json.dumps(body))
+    for message, sent in zip(body["messages"], plain["messages"], strict=True):
+        for part, shown in zip(message["content"], sent["content"], strict=True):
+            if isinstance(part, EncodedPart):
+                shown["uuid"] = part.identity
+    assert encode(body, identities=True) == json.dumps(plain, separators=(",", ":")).encode()
+
+
 def test_other_bodies() -> None:
     for body in ({}, {"model": "m", "input": "é\ud800\0"}, {"messages": []}, {"messages": [{}], "continue": True}):
         assert encode(body) == json.dumps(body, separators=(",", ":")).encode()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from serving.client import Endpoint
 from serving.probe import Finding, Report, probe
 from tests.serving.pretended import Server, images_in
-from tests.serving.scripted import Asked, Scripted, chat, error, scripted
+from tests.serving.scripted import Asked, Scripted, error, scripted
 
 
 async def examined(server: Server, script: object = None) -> tuple[Report, dict[str, Finding], Scripted]:
@@ -68,6 +68,16 @@ async def test_a_model_for_texts_only() -> None:
     assert "images in one question" not in found
 
 
+async def test_a_server_that_fails_over_images() -> None:
+    def script(server: Scripted, asked: Asked) -> bytes:
+        if asked.body and "messages" in asked.body and images_in(asked.body):
+            return error("500 Internal Server Error", "image input is not supported")
+        return Server(texts=True)(server, asked)
+
+    report, found, _ = await examined(Server(), script)
+    assert report.texts_only and "not supported" in found["chat with one image"].detail
+
+
 async def test_embeddings_that_are_all_alike_are_none() -> None:
     report, found, _ = await examined(Server(conversations=True, texts=True, constant=True))
     assert report.embed_mode is None and "not looked at" in found["embeddings of a conversation"].detail
@@ -113,4 +123,4 @@ async def test_what_a_parameter_is_asked_without() -> None:
 
 async def test_a_chat_that_says_nothing() -> None:
     _, found, _ = await examined(Server(says=" ", texts=True))
-    assert found["chat with one image"].ok is False and chat(" ")
+    assert found["chat with one image"].ok is False and "chat template" in found["chat with one image"].advice
