@@ -102,9 +102,7 @@ class _Open(Protocol):
     async def __call__(self, url: str, model: str | None, *, embeds: bool = False) -> Endpoint: ...
 
 
-async def _resolved(
-    parameters: Parameters, open_endpoint: _Open, on_note: Callable[[str], None] | None
-) -> Connection:
+async def _resolved(parameters: Parameters, open_endpoint: _Open, on_note: Callable[[str], None] | None) -> Connection:
     chat = await open_endpoint(parameters.endpoint, parameters.model)
     can = await look(chat, constrain=parameters.constrain is not False)
     model = await chat.resolve_model()

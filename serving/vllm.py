@@ -138,7 +138,7 @@ def _environment(setup: Setup, environ: Mapping[str, str], gpus: tuple[str, ...]
     theirs["PATH"] = os.pathsep.join((str(setup.executable.absolute().parent), environ.get("PATH", os.defpath)))
     theirs["HF_HUB_OFFLINE"] = "1"  # the model is a folder: whatever would be fetched is missing from it
     theirs.setdefault("VLLM_NO_USAGE_STATS", "1")
-    # on a busy machine a conclusion's grammar may take longer than vLLM's 5 s, which would be a 500 for whoever came first
+    # vLLM gives a conclusion's grammar 5 s: on a busy machine whoever comes first would be answered 500
     theirs.setdefault("VLLM_REGEX_COMPILATION_TIMEOUT_S", "60")
     if gpus:
         theirs["CUDA_VISIBLE_DEVICES"] = ",".join(gpus)
