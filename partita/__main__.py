@@ -5,16 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from types import FrameType
 
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+from partita.signals import ignore_signals, interrupt
 
 
 def main() -> None:
     """Run a verb. Nothing heavy or foreign is imported before signals and errors are taken care of."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
     signal.signal(
         signal.SIGINT, signal.default_int_handler
     )  # also as a background job of a script, where it is ignored
@@ -22,9 +19,9 @@ def main() -> None:
         code = _run()
         if sys.stdout is not None:
             sys.stdout.flush()
-        _ignore_signals()
+        ignore_signals()
     except KeyboardInterrupt:
-        _ignore_signals()
+        ignore_signals()
         _say("stopped; what was answered is kept, and `partita sessions` lists what can be resumed")
         code = 3
     except BrokenPipeError:
@@ -33,12 +30,6 @@ def main() -> None:
         # Python would flush again at exit, and complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code)
-
-
-def _ignore_signals() -> None:
-    """The end is known: a Ctrl-C too many would end the interpreter by signal, not with our exit code."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
 
 
 def _can_flush() -> bool:

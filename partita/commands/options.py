@@ -12,9 +12,10 @@ import click
 
 from partita.display import output, print_result, quiet_console
 from partita.settings import DEFAULT_DB, read_environment
+from partita.signals import ignore_signals
 from partita.stored import result_of
 from storage.database import Database
-from storage.errors import EndpointError, PartitaError
+from storage.errors import EndpointError, PartitaError, Paused
 
 if TYPE_CHECKING:
     from partita.running import Limits
@@ -140,6 +141,8 @@ def reported(database: Database, as_json: bool) -> Iterator[Report]:
     try:
         yield report
     except (PartitaError, KeyboardInterrupt) as e:
+        if isinstance(e, Paused):
+            ignore_signals()
         if report.session and isinstance(e, EndpointError):
             kept = f"what was answered is kept: `partita resume {report.session}` goes on when the endpoint works"
             quiet_console().print(kept, highlight=False, soft_wrap=True)
