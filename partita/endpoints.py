@@ -1,15 +1,16 @@
-"""Opening the endpoints that a session asks: the built-in server, or somebody's URL."""
+"""Opening the endpoints that a session asks: the built-in server, a sentence embedder beside us, or somebody's URL."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from agents.prompt_sets import set_for_criterion
 from partita.keys import Keys
-from partita.settings import EMBEDDED, Parameters
+from partita.settings import EMBEDDED, LOCAL, Parameters
 from serving.abilities import look
 from serving.client import Endpoint
 from serving.roles import CHAT
@@ -64,17 +65,13 @@ async def connect(
 
     Raises:
         EndpointError: an endpoint can't be used.
-        UsageError: the built-in model needs an extra that is not installed.
+        UsageError: a model on this machine is not there, or needs an extra that is not installed.
     """
     async with AsyncExitStack() as stack:
-        server: EmbeddedServer | None = None
-        if EMBEDDED in (parameters.endpoint, parameters.embed_endpoint):
-            from serving.embedded import embedded
-
-            server = await stack.enter_async_context(embedded())
+        servers = await _servers(parameters, stack)
 
         async def open_endpoint(url: str, model: str | None, *, embeds: bool = False) -> Endpoint:
-            ours = server if url == EMBEDDED else None
+            ours = servers.get(url)
             given = keys or Keys()
             key, role = given.of_embeddings(parameters.endpoint, url) if embeds else (given.chat, CHAT)
             secret = key.get_secret_value() if key else None
@@ -93,13 +90,32 @@ async def connect(
         try:
             yield await _resolved(parameters, open_endpoint, on_retry)
         except EndpointUnreachable as e:
-            if server is not None and (why := server.ended()) is not None:
-                raise EndpointUnreachable(f"{why}; what was answered is kept, and the session can be resumed") from e
+            for server in servers.values():
+                if (why := server.ended()) is not None:
+                    kept = "what was answered is kept, and the session can be resumed"
+                    raise EndpointUnreachable(f"{why}; {kept}") from e
             raise
 
 
 class _Open(Protocol):
     async def __call__(self, url: str, model: str | None, *, embeds: bool = False) -> Endpoint: ...
+
+
+async def _servers(parameters: Parameters, stack: AsyncExitStack) -> dict[str, EmbeddedServer]:
+    """Child processes for the models on this machine that are asked, by the endpoint's name."""
+    asked = {parameters.endpoint, parameters.embed_endpoint} & {EMBEDDED, LOCAL}
+    if not asked:
+        return {}
+    from serving.embedded import embedded
+
+    servers = {}
+    if EMBEDDED in asked:
+        servers[EMBEDDED] = await stack.enter_async_context(embedded())
+    if LOCAL in asked:
+        folder = Path(parameters.embed_folder) if parameters.embed_folder else None
+        embedder = embedded(folder, loader="serving.sentences:load", called="the sentence embedder")
+        servers[LOCAL] = await stack.enter_async_context(embedder)
+    return servers
 
 
 async def _resolved(parameters: Parameters, open_endpoint: _Open, on_note: Callable[[str], None] | None) -> Connection:

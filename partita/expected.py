@@ -5,7 +5,8 @@ from __future__ import annotations
 from agents.prompt_sets import PromptSet
 from partita.estimate import Estimate, Job, estimate, image_tokens, text_tokens
 from partita.prices import Prices
-from partita.settings import EMBEDDED, Parameters
+from partita.settings import EMBEDDED, LOCAL, Parameters
+from serving.sentences import PACKAGED
 from storage.database import Database
 from storage.images import Undecodable, opened
 from storage.items import Collection, Item
@@ -59,7 +60,8 @@ def asked_models(p: Parameters) -> tuple[str, str, str, str]:
     """(endpoint, model, embed endpoint, embed model), as far as they are known without asking."""
 
     def named(endpoint: str, model: str | None) -> str:
-        return model or (BUILT_IN if endpoint == EMBEDDED else "the endpoint's first model (name it with --model)")
+        ours = {EMBEDDED: BUILT_IN, LOCAL: PACKAGED}
+        return model or ours.get(endpoint, "the endpoint's first model (name it with --model)")
 
     elsewhere = p.embed_endpoint or p.endpoint
     model = named(p.endpoint, p.model)

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from partita.settings import EMBEDDED, Parameters
+from partita.settings import EMBEDDED, LOCAL, Parameters
 from storage.errors import UsageError
 
 SHIPPED = Path(__file__).with_name("prices.yaml")
@@ -117,8 +117,8 @@ class Prices:
     """The user's file, whether it is there or not."""
 
     def of(self, model: str, *, endpoint: str) -> Price:
-        """The price of a model at an endpoint: the built-in one is free, an unlisted one is assumed to be dear."""
-        if endpoint == EMBEDDED:
+        """The price of a model at an endpoint: one on this machine is free, an unlisted one is assumed to be dear."""
+        if endpoint in (EMBEDDED, LOCAL):
             return FREE
         for table in self.tables:
             if (entry := table.find(model)) is not None:

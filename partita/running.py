@@ -182,6 +182,11 @@ async def go_on(
         if changes.get("endpoint") and not changes.get("embed_endpoint") and stored.embed_endpoint == stored.endpoint:
             changes["embed_endpoint"] = changes["endpoint"]
         parameters = make_parameters(changes, base=stored)
+        if stored.embed_model is not None and parameters.embed_model != stored.embed_model:
+            raise UsageError(
+                f"--embed-model {changes['embed_model']}: the session's embeddings are those of "
+                f"{stored.embed_model!r}; give a folder of that name, or begin a new session"
+            )
         prompt_set = PromptSet.model_validate(record.prompt_set)
         found = collection_from_rows(record.collection, load_items(db, record.id))
         try:

@@ -5,16 +5,20 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 
+from serving.sentences import PACKAGED
 from storage.errors import UsageError
 from storage.urls import without_secrets
 
 DEFAULT_DB = "sqlite:///.partita/partita.db"
 EMBEDDED = "embedded"
 """The endpoint's name for the built-in model."""
+LOCAL = "local"
+"""The embedding endpoint's name for a sentence embedder on this machine."""
 
 
 class Parameters(BaseModel):
@@ -27,9 +31,11 @@ class Parameters(BaseModel):
     model: str | None = None
     """Model at the endpoint; None until resolved: the first one it lists."""
     embed_endpoint: str | None = None
-    """Where embeddings come from; None: the chat endpoint."""
+    """Where embeddings come from; None: the chat endpoint. ``local``: a sentence embedder on this machine."""
     embed_model: str | None = None
-    """Model that embeds; None: the chat model, or the first of ``embed_endpoint``."""
+    """Model that embeds; None: the chat model, or the first of ``embed_endpoint``. The name alone of a local one."""
+    embed_folder: str | None = None
+    """Where a local sentence embedder lies; None: in the package of the ``text`` extra."""
     embed_mode: Literal["native", "caption"] | None = None
     """CONTRACT 5; None: native for the built-in model, otherwise caption."""
     policy: Literal["evidence", "paper"] = "evidence"
@@ -62,6 +68,13 @@ class Parameters(BaseModel):
     def _is_url(cls, url: str | None, info: ValidationInfo) -> str | None:
         if url is None or url == EMBEDDED:
             return url
+        if url == LOCAL:
+            if info.field_name == "embed_endpoint":
+                return url
+            raise ValueError(
+                "a local sentence embedder can't judge; name the agents' model with --endpoint URL, and embed with "
+                "--embed-endpoint local"
+            )
         if not re.match(r"https?://[^/\s]+", url):
             raise ValueError(
                 f"{without_secrets(url)!r} is no http(s) URL; give an OpenAI-compatible API's base URL, or 'embedded'"
@@ -70,6 +83,13 @@ class Parameters(BaseModel):
             key = "PARTITA_EMBED_API_KEY" if info.field_name == "embed_endpoint" else "PARTITA_API_KEY"
             raise ValueError(f"the URL holds a user name or password; leave it out and set {key}")
         return url.rstrip("/")
+
+    @field_validator("embed_mode")
+    @classmethod
+    def _can_embed_so(cls, mode: str | None, info: ValidationInfo) -> str | None:
+        if mode == "native" and info.data.get("embed_endpoint") == LOCAL:
+            raise ValueError("a local sentence embedder embeds texts only: leave it out, or give caption")
+        return mode
 
     @field_validator("candidates")
     @classmethod
@@ -81,7 +101,9 @@ class Parameters(BaseModel):
     @property
     def embeds_natively(self) -> bool:
         """Whether embeddings come from the chat form of CONTRACT 5."""
-        return self.embed_mode == "native" if self.embed_mode else self.endpoint == EMBEDDED
+        if self.embed_mode:
+            return self.embed_mode == "native"
+        return self.endpoint == EMBEDDED and self.embed_endpoint != LOCAL
 
 
 class Environment(BaseModel):
@@ -134,6 +156,10 @@ def make_parameters(given: Mapping[str, Any], base: Parameters | None = None) ->
     """
     values = base.model_dump() if base else {}
     values |= {k: v for k, v in given.items() if v is not None}
+    if values.get("embed_endpoint") == LOCAL and given.get("embed_model") not in (None, PACKAGED):
+        folder = Path(given["embed_model"]).expanduser().absolute()
+        # Its name is part of every embedding's key, not its place: a session goes on where the folder lies elsewhere.
+        values |= {"embed_folder": str(folder), "embed_model": folder.name}
     match values.get("threshold"):
         case "auto":
             values |= {"threshold": None, "calibrate": True}

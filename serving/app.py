@@ -1,6 +1,7 @@
 """The built-in server's routes: the OpenAI API of CONTRACT 4 and 5 over one model. Needs the `local` extra.
 
-`POST /v1/chat/completions`, `POST /v1/embeddings` (chat form), `GET /v1/models`, `GET /health`.
+`POST /v1/chat/completions`, `POST /v1/embeddings` (chat form), `GET /v1/models`, `GET /health`. A model that embeds
+texts and does nothing else has no chat, and its embeddings are those of `input`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import hmac
 import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -22,8 +23,8 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from serving.batching import Batcher, Full, Model
-from serving.requests import ApiError, read_chat, read_embedding
+from serving.batching import Batcher, Full, Model, TextEmbedder
+from serving.requests import ApiError, read_chat, read_embedding, read_text_embedding
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,9 @@ MAX_BODY_BYTES = 32 << 20
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-def application(model: Model, *, batch_size: int, max_wait: float, max_queue: int, api_key: str | None) -> Starlette:
+def application(
+    model: Model | TextEmbedder, *, batch_size: int, max_wait: float, max_queue: int, api_key: str | None
+) -> Starlette:
     """The ASGI application; `serving.server.build_app` says what the arguments mean."""
     batcher = Batcher(model, batch_size=batch_size, max_wait=max_wait, max_queue=max_queue)
 
@@ -44,12 +47,9 @@ def application(model: Model, *, batch_size: int, max_wait: float, max_queue: in
         return JSONResponse({"status": "ok", "model": model.name, "waiting": batcher.waiting})
 
     async def models(_: Request) -> Response:
-        own = {
-            "beta": model.beta,
-            "threshold": model.threshold,
-            "embedding_width": model.embedding_width,
-            "criteria": list(model.criteria),
-        }
+        own: dict[str, Any] = {"embedding_width": model.embedding_width}
+        if not isinstance(model, TextEmbedder):
+            own |= {"beta": model.beta, "threshold": model.threshold, "criteria": list(model.criteria)}
         entry = {"id": model.name, "object": "model", "created": 0, "owned_by": "partita", "partita": own}
         return JSONResponse({"object": "list", "data": [entry]})
 
@@ -78,15 +78,19 @@ def application(model: Model, *, batch_size: int, max_wait: float, max_queue: in
         )
 
     async def embeddings(request: Request) -> Response:
-        asked = read_embedding(await _body(request), model.name)
-        row = await _unless_gone(request, batcher.submit(asked.verb, asked.conversation))
-        values = np.asarray(row, dtype="<f4")
-        written = base64.b64encode(values.tobytes()).decode() if asked.encoding == "base64" else values.tolist()
+        read = read_text_embedding if isinstance(model, TextEmbedder) else read_embedding
+        asked = read(await _body(request), model.name)
+        data = []
+        # A long list is computed part by part, so that it does not fill the queue before others.
+        for first in range(0, len(asked.subjects), batch_size):
+            part = asked.subjects[first : first + batch_size]
+            rows = await _unless_gone(request, _all(batcher.submit(asked.verb, subject) for subject in part))
+            data += [_written(row, asked.encoding, first + i) for i, row in enumerate(rows)]
         return JSONResponse(
             {
                 "object": "list",
                 "model": model.name,
-                "data": [{"object": "embedding", "index": 0, "embedding": written}],
+                "data": data,
                 "usage": {"prompt_tokens": 0, "total_tokens": 0},
             }
         )
@@ -98,8 +102,9 @@ def application(model: Model, *, batch_size: int, max_wait: float, max_queue: in
                 return await handler(request)
             except ApiError as error:
                 return _error(error)
-            except ValueError as error:  # from the model, about this conversation
-                return _error(ApiError(400, str(error), param="messages"))
+            except ValueError as error:  # from the model, about what it was given
+                about = "input" if isinstance(model, TextEmbedder) else "messages"
+                return _error(ApiError(400, str(error), param=about))
             except Full:
                 message = "too many requests wait already: ask again later"
                 full = ApiError(429, message, kind="rate_limit_error", code="queue_full", headers={"Retry-After": "1"})
@@ -118,16 +123,28 @@ def application(model: Model, *, batch_size: int, max_wait: float, max_queue: in
         message = f"{request.method} {request.url.path} is not served here: {error.detail}"
         return _error(ApiError(error.status_code, message, headers=dict(error.headers or {})))
 
+    routes = [
+        Route("/health", health, methods=["GET"]),
+        Route("/v1/models", guarded(models), methods=["GET"]),
+        Route("/v1/embeddings", guarded(embeddings), methods=["POST"]),
+    ]
+    if not isinstance(model, TextEmbedder):
+        routes.append(Route("/v1/chat/completions", guarded(chat), methods=["POST"]))
     return Starlette(
-        routes=[
-            Route("/health", health, methods=["GET"]),
-            Route("/v1/models", guarded(models), methods=["GET"]),
-            Route("/v1/chat/completions", guarded(chat), methods=["POST"]),
-            Route("/v1/embeddings", guarded(embeddings), methods=["POST"]),
-        ],
+        routes=routes,
         exception_handlers={HTTPException: no_such_route},
         lifespan=lifespan,
     )
+
+
+def _written(row: Any, encoding: str, index: int) -> dict[str, Any]:
+    values = np.asarray(row, dtype="<f4")
+    written = base64.b64encode(values.tobytes()).decode() if encoding == "base64" else values.tolist()
+    return {"object": "embedding", "index": index, "embedding": written}
+
+
+async def _all(work: Iterable[Coroutine[Any, Any, Any]]) -> list[Any]:
+    return await asyncio.gather(*work)
 
 
 def _error(error: ApiError) -> Response:

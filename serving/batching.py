@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -65,13 +65,27 @@ class Model(Protocol):
         ...
 
 
+@runtime_checkable
+class TextEmbedder(Protocol):
+    """A model that embeds texts and does nothing else; `serving.sentences` has the real one."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def embedding_width(self) -> int: ...
+
+    def embed_texts(self, texts: Sequence[str]) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Unit vectors, shape (n, embedding_width)."""
+        ...
+
+
 class Full(Exception):
     """So many requests wait that one more would only wait in vain."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verb:
-    """What is to be done with a conversation. Equal verbs go into one batch."""
+    """What is to be done with a conversation or a text. Equal verbs go into one batch."""
 
     name: Literal["generate", "embed"]
     max_new_tokens: int = 0
@@ -81,7 +95,7 @@ class Verb:
 @dataclass(eq=False, slots=True)
 class _Job:
     verb: Verb
-    conversation: Conversation
+    subject: Conversation | str
     answer: asyncio.Future[Any] = field(repr=False)
 
 
@@ -89,12 +103,14 @@ class Batcher:
     """The queue before a model, and the thread that empties it; use it as an async context manager.
 
     Args:
-        batch_size: conversations in one batch at most.
+        batch_size: conversations or texts in one batch at most.
         max_wait: seconds that the first request of a batch waits for company, at most.
         max_queue: requests that may wait; one more is refused with `Full`.
     """
 
-    def __init__(self, model: Model, *, batch_size: int = 16, max_wait: float = 0.005, max_queue: int = 256) -> None:
+    def __init__(
+        self, model: Model | TextEmbedder, *, batch_size: int = 16, max_wait: float = 0.005, max_queue: int = 256
+    ) -> None:
         self._model = model
         self._batch_size = batch_size
         self._max_wait = max_wait
@@ -123,17 +139,20 @@ class Batcher:
         """Requests that wait for the model, without those that were cancelled."""
         return sum(not job.answer.cancelled() for job in self._waiting)
 
-    async def submit(self, verb: Verb, conversation: Conversation) -> Any:
+    async def submit(self, verb: Verb, subject: Conversation | str) -> Any:
         """The model's answer: a `Generation`, or a row of `embed`. Cancel it and it is not computed, if it still waits.
 
+        Args:
+            subject: a conversation for a `Model`, a text for a `TextEmbedder`.
+
         Raises:
-            Full: too many wait. ValueError: the model can't take the conversation.
+            Full: too many wait. ValueError: the model can't take the subject.
         """
         if len(self._waiting) >= self._max_queue:
             self._waiting = deque(job for job in self._waiting if not job.answer.cancelled())
             if len(self._waiting) >= self._max_queue:
                 raise Full
-        job = _Job(verb, conversation, asyncio.get_running_loop().create_future())
+        job = _Job(verb, subject, asyncio.get_running_loop().create_future())
         self._waiting.append(job)
         self._arrival.set()
         return await job.answer
@@ -156,8 +175,8 @@ class Batcher:
         batch = await self._gather()
         loop = asyncio.get_running_loop()
         verb = batch[0].verb
-        conversations = [job.conversation for job in batch]
-        computing = loop.run_in_executor(self._thread, self._compute, verb, conversations)
+        subjects = [job.subject for job in batch]
+        computing = loop.run_in_executor(self._thread, self._compute, verb, subjects)
         try:
             results = await asyncio.shield(computing)
         except asyncio.CancelledError:
@@ -205,22 +224,24 @@ class Batcher:
                 left.append(job)
         self._waiting = left
 
-    def _compute(self, verb: Verb, conversations: list[Conversation]) -> list[Any]:
+    def _compute(self, verb: Verb, subjects: list[Any]) -> list[Any]:
         """An answer or an exception for each; one that spoils a batch is found by computing one by one."""
         try:
-            return self._call(verb, conversations)
+            return self._call(verb, subjects)
         except Exception as fault:
-            if len(conversations) == 1:
+            if len(subjects) == 1:
                 if not isinstance(fault, ValueError):
                     log.exception("the model failed")
                 return [fault]
-        return [result for conversation in conversations for result in self._compute(verb, [conversation])]
+        return [result for subject in subjects for result in self._compute(verb, [subject])]
 
-    def _call(self, verb: Verb, conversations: list[Conversation]) -> list[Any]:
-        if verb.name == "embed":
-            results = list(self._model.embed(conversations))
+    def _call(self, verb: Verb, subjects: list[Any]) -> list[Any]:
+        if isinstance(self._model, TextEmbedder):
+            results = list(self._model.embed_texts(subjects))
+        elif verb.name == "embed":
+            results = list(self._model.embed(subjects))
         else:
-            results = list(self._model.generate(conversations, verb.max_new_tokens, verb.temperature))
-        if len(results) != len(conversations):
-            raise RuntimeError(f"the model gave {len(results)} answers to {len(conversations)} conversations")
+            results = list(self._model.generate(subjects, verb.max_new_tokens, verb.temperature))
+        if len(results) != len(subjects):
+            raise RuntimeError(f"the model gave {len(results)} answers to {len(subjects)} questions")
         return results

@@ -1,4 +1,5 @@
-"""The built-in model as a child process, for `--endpoint embedded`.
+"""A model as a child process: the built-in one for `--endpoint embedded`, a sentence embedder for
+`--embed-endpoint local`.
 
     async with embedded() as server:
         endpoint = Endpoint(server.url, model=None, api_key=server.api_key)
@@ -31,9 +32,10 @@ _FAREWELL = 5.0
 
 
 class EmbeddedServer:
-    """A running built-in server: `url` is its base URL, `api_key` the key that it asks for, `pid` the child's."""
+    """A running server: `url` is its base URL, `api_key` the key that it asks for, `pid` the child's."""
 
-    def __init__(self, url: str, api_key: str, child: subprocess.Popen[bytes], log: IO[bytes]) -> None:
+    def __init__(self, called: str, url: str, api_key: str, child: subprocess.Popen[bytes], log: IO[bytes]) -> None:
+        self._called = called
         self.url = url
         self.api_key = api_key
         self._child = child
@@ -49,7 +51,7 @@ class EmbeddedServer:
     def ended(self) -> str | None:
         """Why the child is gone, in one line; None while it runs."""
         status = self._child.poll()
-        return None if status is None else f"the built-in model's process ended ({_last_words(status, self._log)})"
+        return None if status is None else f"{self._called}'s process ended ({_last_words(status, self._log)})"
 
 
 @asynccontextmanager
@@ -58,16 +60,18 @@ async def embedded(
     threads: int | None = None,
     *,
     loader: str = "serving.server:load_model",
+    called: str = "the built-in model",
 ) -> AsyncIterator[EmbeddedServer]:
-    """Start the built-in server and wait until it answers; stop it at the end.
+    """Start a server and wait until it answers; stop it at the end.
 
     Args:
         model_path: folder of the model; None takes the one that ships with Partita.
         threads: for torch; None leaves it to torch.
         loader: `module:function(model_path, threads)` that gives the model, in the child.
+        called: what messages call the model.
 
     Raises:
-        UsageError: no such model, or the `local` extra is missing (what `serving.server.load_model` raises).
+        UsageError: no such model, or an extra is missing (what the loader raises).
         EndpointUnreachable: the child died or did not get ready in time.
     """
     key = secrets.token_urlsafe(32)
@@ -75,19 +79,21 @@ async def embedded(
         "model_path": None if model_path is None else str(model_path),  # the child has our current folder
         "threads": threads,
         "loader": loader,
+        "called": called,
         "api_key": key,
     }
     with tempfile.TemporaryFile() as log:
         child = _start(log)
         try:
             url = await _ready(child, order, log)
-            yield EmbeddedServer(url, key, child, log)
+            yield EmbeddedServer(called, url, key, child, log)
         finally:
             await _stop(child)
 
 
 def _start(log: IO[bytes]) -> subprocess.Popen[bytes]:
     environment = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")}
+    environment["HF_HUB_OFFLINE"] = "1"  # what a model needs is on this machine
     # the child imports what this process imports, and nothing that happens to lie in the current folder (-P)
     environment["PYTHONPATH"] = os.pathsep.join(str(Path(path).absolute()) for path in sys.path if path)
     return subprocess.Popen(
@@ -117,11 +123,11 @@ async def _ready(child: subprocess.Popen[bytes], order: dict[str, Any], log: IO[
             line = await _in_thread(exchange, child)
     except TimeoutError:
         raise EndpointUnreachable(
-            f"the built-in model was not ready within {START_TIMEOUT:g} s: is the machine short of memory?"
+            f"{order['called']} was not ready within {START_TIMEOUT:g} s: is the machine short of memory?"
         ) from None
     if not line:
         why = _last_words(await asyncio.to_thread(child.wait), log)
-        raise EndpointUnreachable(f"the built-in model did not start ({why}): install Partita again, or report it")
+        raise EndpointUnreachable(f"{order['called']} did not start ({why}): install Partita again, or report it")
     report: dict[str, str] = json.loads(line)
     if "url" in report:
         return report["url"]

@@ -1,7 +1,7 @@
 """The child process of `serving.embedded`: python -m serving.embedded_child.
 
-Its first line on stdin is the order (a JSON object: model_path, threads, loader, api_key); the rest of stdin is a
-lifeline, whose end means that the parent is gone. It writes one line on stdout: {"url"} or {"error", "message"}.
+Its first line on stdin is the order (a JSON object: model_path, threads, loader, called, api_key); the rest of stdin is
+a lifeline, whose end means that the parent is gone. It writes one line on stdout: {"url"} or {"error", "message"}.
 """
 
 from __future__ import annotations
@@ -24,18 +24,19 @@ def main() -> None:
     """Load the model, report, serve until the parent is gone."""
     report = sys.stdout
     sys.stdout = sys.stderr  # the report is the only line that the parent reads: nothing else may get in
-    order = sys.stdin.buffer.readline()
+    line = sys.stdin.buffer.readline()
     threading.Thread(target=_hold_the_line, daemon=True, name="lifeline").start()
     threading.Thread(target=_watch_the_parent, args=(os.getppid(),), daemon=True, name="parent").start()
+    order = json.loads(line)
     try:
-        listener, app = _prepare(json.loads(order))
+        listener, app = _prepare(order)
     except PartitaError as error:
         _tell(report, {"error": type(error).__name__, "message": str(error)})
         return
     except Exception as error:  # noqa: BLE001 whatever it is, the parent has to hear of it
         traceback.print_exc()
         why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        message = f"the built-in model did not start ({why}): install Partita again, or report it"
+        message = f"{order['called']} did not start ({why}): install Partita again, or report it"
         _tell(report, {"error": "EndpointUnreachable", "message": message})
         return
     _tell(report, {"url": base_url(listener)})

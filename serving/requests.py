@@ -38,10 +38,11 @@ class ApiError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class EmbeddingRequest:
-    """A conversation to embed, and how the vector is to be written: "float" or "base64"."""
+    """What is to be embedded, and how the vectors are to be written: "float" or "base64"."""
 
     verb: Verb
-    conversation: Conversation
+    subjects: list[Conversation | str]
+    """One conversation, or texts."""
     encoding: str
 
 
@@ -78,17 +79,34 @@ def read_embedding(payload: bytes, model: str) -> EmbeddingRequest:
             f"{model} has no text embeddings: send messages (a describe question and an answer that ends in "
             "<embedding>, with continue_final_message), as --embed-mode native does",
         )
-    if body.get("dimensions") is not None:
-        _wrong("dimensions", "dimensions can't be chosen: leave it out")
-    encoding = body.get("encoding_format") or "float"
-    if encoding not in ("float", "base64"):
-        _wrong("encoding_format", "encoding_format must be float or base64")
+    encoding = _encoding(body)
     if body.get("add_generation_prompt"):
         _wrong("add_generation_prompt", "add_generation_prompt must be false: the answer to embed is the last message")
     conversation = _messages(body)
     if conversation[-1]["role"] != "assistant":
         _wrong("messages", "the last message must be the assistant's, ending in <embedding>")
-    return EmbeddingRequest(Verb("embed"), conversation, encoding)
+    return EmbeddingRequest(Verb("embed"), [conversation], encoding)
+
+
+def read_text_embedding(payload: bytes, model: str) -> EmbeddingRequest:
+    """The body of POST /v1/embeddings with `input`, a text or a list of texts, as OpenAI has it."""
+    body = _body(payload, model)
+    if "messages" in body:
+        _wrong("messages", f"{model} embeds texts, no conversations: send input, as --embed-mode caption does")
+    given = body.get("input")
+    texts = [given] if isinstance(given, str) else given
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) and text for text in texts):
+        _wrong("input", "input must be a text or a list of texts, none of them empty")
+    return EmbeddingRequest(Verb("embed"), list(texts), _encoding(body))
+
+
+def _encoding(body: dict[str, Any]) -> str:
+    if body.get("dimensions") is not None:
+        _wrong("dimensions", "dimensions can't be chosen: leave it out")
+    encoding = body.get("encoding_format") or "float"
+    if encoding not in ("float", "base64"):
+        _wrong("encoding_format", "encoding_format must be float or base64")
+    return str(encoding)
 
 
 def _body(payload: bytes, model: str) -> dict[str, Any]:

@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     import uvicorn
     from starlette.applications import Starlette
 
-    from serving.batching import Model
+    from serving.batching import Model, TextEmbedder
 
 _EXTRA = {"safetensors", "starlette", "tokenizers", "torch", "transformers", "uvicorn"}
 
 
 def build_app(
-    model: Model,
+    model: Model | TextEmbedder,
     batch_size: int = 16,
     max_wait: float = 0.005,
     api_key: str | None = None,
@@ -34,7 +34,7 @@ def build_app(
     """An ASGI application that answers with `model`.
 
     Args:
-        batch_size: conversations computed together, at most.
+        batch_size: conversations or texts computed together, at most.
         max_wait: seconds that a request waits for others to join its batch, at most.
         api_key: asked of every request but GET /health; None asks for nothing.
         max_queue: requests that wait for the model; the next one is answered 429.

@@ -59,9 +59,15 @@ def asking(command: F) -> F:
                 "--model", envvar="PARTITA_MODEL", metavar="NAME", help="Model at the endpoint.  [default: its first]"
             ),
             click.option(
-                "--embed-endpoint", metavar="URL", help="Where embeddings come from.  [default: the chat endpoint]"
+                "--embed-endpoint",
+                metavar="URL",
+                help="Where embeddings come from; 'local' is a sentence embedder here.  [default: the chat endpoint]",
             ),
-            click.option("--embed-model", metavar="NAME", help="Model that embeds.  [default: the chat model]"),
+            click.option(
+                "--embed-model",
+                metavar="NAME",
+                help="Model that embeds; a folder if local.  [default: the chat model]",
+            ),
             click.option(
                 "--embed-mode",
                 type=click.Choice(["native", "caption"]),
