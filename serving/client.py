@@ -25,10 +25,11 @@ from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 
-from serving import answers, bodies
+from serving import answers
 from serving.abilities import Abilities
 from serving.answers import Fault, Listed, NoSuchPath
 from serving.dialect import Dialect
+from serving.forms import TextForm
 from serving.limit import Gate, Ticket
 from serving.roles import CHAT, Role
 from serving.sender import Sender, silent
@@ -159,6 +160,7 @@ class Endpoint:
         self._max_attempts = max_attempts
         self._on_retry = on_retry
         self._gate = Gate(concurrency)
+        self._form = TextForm()
         self._refused_since: float | None = None
         self._given_up: EndpointError | None = None
         """Why a question was given up, if nothing has been answered since."""
@@ -351,7 +353,6 @@ class Endpoint:
         patience: float,
     ) -> _Answered[T]:
         """One question with its retries; `patience` is in seconds, for one try."""
-        content = None if body is None else bodies.encode(body, identities=self.abilities.identifies)
         tries, given_up = _Tries(others=self._gate.limit.answered), self._given_up
         while True:
             ticket = await self._gate.enter(again=tries.made > 0)
@@ -359,14 +360,22 @@ class Endpoint:
                 if self._given_up is not None and (tries.made or self._given_up is not given_up):
                     raise type(self._given_up)(str(self._given_up))
                 tries.made += 1
+                is_open = self._form.is_open(body)
+                content = None if body is None else self._form.encode(body, tries.made)
                 started = time.perf_counter()
                 try:
                     async with asyncio.timeout(patience):
                         outcome = await self._sender.once(method, path, content, key, read)
                 except TimeoutError:
                     outcome = silent(patience)
+                except RequestRejected:
+                    if is_open and tries.made == 1:
+                        continue  # it may be the form that was rejected
+                    raise
                 if not isinstance(outcome, Fault):
                     self._answered(ticket)
+                    if is_open:
+                        self._form.learn(tries.made)
                     return _Answered(outcome, time.perf_counter() - started, tries.made)
                 pause = self._after(outcome, ticket, tries)
             finally:

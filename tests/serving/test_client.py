@@ -20,6 +20,7 @@ from serving import answers
 from serving.answers import one_line
 from serving.client import Endpoint
 from storage.errors import (
+    EndpointError,
     EndpointMisbehaves,
     EndpointRefused,
     EndpointUnreachable,
@@ -437,3 +438,36 @@ def test_long_words_without_spaces_are_cut() -> None:
     assert one_line("密" * 300) == "密" * 199 + "…"
     assert one_line("x" * 300) == "…"
     assert one_line("a \n b\0") == "a b"
+
+
+@pytest.mark.parametrize("refusal", ["500 Internal Server Error", "400 Bad Request", "422 Unprocessable Entity"])
+async def test_a_server_that_takes_no_content_parts_gets_texts_as_one_text(refusal: str) -> None:
+    texts = [{"type": "text", "text": words} for words in ("Describe.", "Item:", "a text")]
+
+    def template(_: Scripted, asked: Asked) -> bytes:
+        return chat("seen") if isinstance(asked.body["messages"][0]["content"], str) else error(refusal)
+
+    async with scripted(template) as server, connect(server) as endpoint:
+        for key in ("1", "2"):
+            messages = [{"role": "user", "content": texts}]
+            reply = await endpoint.chat(messages, key=key, max_tokens=5, temperature=0.0, seed=None)
+            assert reply.text == "seen"
+    assert [a.headers["idempotency-key"] for a in server.asked] == ["1", "1", "2"], "found out once"
+    assert [type(a.body["messages"][0]["content"]) for a in server.asked] == [list, str, str]
+    assert server.asked[1].body["messages"][0] == {"role": "user", "content": "Describe.\n\nItem:\n\na text"}
+
+
+async def test_pictures_have_no_other_form_and_six_tries_are_six() -> None:
+    texts = [{"type": "text", "text": "Item:"}]
+    picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+
+    async def tried(content: list[Any], answer: bytes) -> list[Any]:
+        async with scripted(answer) as server, connect(server, max_attempts=6) as endpoint:
+            with pytest.raises(EndpointError):
+                messages = [{"role": "user", "content": content}]
+                await endpoint.chat(messages, key="k", max_tokens=5, temperature=0.0, seed=None)
+        return [type(a.body["messages"][0]["content"]) for a in server.asked]
+
+    assert await tried([*texts, picture], error("400 No")) == [list]
+    assert await tried(texts, error("400 No")) == [list, str]
+    assert await tried(texts, error("500 No")) == [list, str] * 3
