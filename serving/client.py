@@ -25,7 +25,7 @@ from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 
-from serving import answers
+from serving import answers, bodies
 from serving.abilities import Abilities
 from serving.answers import Fault, Listed, NoSuchPath
 from serving.dialect import Dialect
@@ -353,6 +353,7 @@ class Endpoint:
         patience: float,
     ) -> _Answered[T]:
         """One question with its retries; `patience` is in seconds, for one try."""
+        content = None if body is None else bodies.encode(body, identities=self.abilities.identifies)
         tries, given_up = _Tries(others=self._gate.limit.answered), self._given_up
         while True:
             ticket = await self._gate.enter(again=tries.made > 0)
@@ -361,11 +362,12 @@ class Endpoint:
                     raise type(self._given_up)(str(self._given_up))
                 tries.made += 1
                 is_open = self._form.is_open(body)
-                content = None if body is None else self._form.encode(body, tries.made)
+                joined = None if body is None else self._form.put(body, tries.made)
+                sent = content if joined is None else bodies.encode(joined)
                 started = time.perf_counter()
                 try:
                     async with asyncio.timeout(patience):
-                        outcome = await self._sender.once(method, path, content, key, read)
+                        outcome = await self._sender.once(method, path, sent, key, read)
                 except TimeoutError:
                     outcome = silent(patience)
                 except RequestRejected:

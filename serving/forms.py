@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from serving import bodies
-
 
 class TextForm:
     """What is known of one endpoint: `joined` is None until it has answered a message of texts alone."""
@@ -20,19 +18,19 @@ class TextForm:
 
     def is_open(self, body: dict[str, Any] | None) -> bool:
         """Whether the body could go in either form, and which of them is taken is not known yet."""
-        return self.joined is None and body is not None and _texts_alone(body)
+        return self.joined is None and body is not None and _is_texts(body)
 
-    def encode(self, body: dict[str, Any], tries: int) -> bytes:
-        """The body in JSON, for the first try or a later one."""
+    def put(self, body: dict[str, Any], tries: int) -> dict[str, Any] | None:
+        """The body as one text, if that is the form for this try, the first or a later one; None if it goes as is."""
         joined = self.joined if self.joined is not None else tries % 2 == 0
-        return bodies.encode(_joined(body) if joined and _texts_alone(body) else body)
+        return _joined(body) if joined and _is_texts(body) else None
 
     def learn(self, tries: int) -> None:
         """A body that could go in either form was answered at this try."""
         self.joined = tries % 2 == 0
 
 
-def _texts_alone(body: dict[str, Any]) -> bool:
+def _is_texts(body: dict[str, Any]) -> bool:
     contents = [message.get("content") for message in body.get("messages", ())]
     lists = [content for content in contents if isinstance(content, list)]
     return bool(lists) and all(part.get("type") == "text" for content in lists for part in content)
