@@ -154,7 +154,7 @@ class Session:
         result = self.result()
         result.require_clusters()
         found = {item: c.id for c in result.clusters for item in c.items}
-        true = read_labels(Path(labels), column, self._collection(), list(found))
+        true = read_labels(Path(labels), column, self._collection(), list(found), result.texts)
         common = sorted(true)
         return score_labels([found[i] for i in common], [true[i] for i in common], result.calls_per_item)
 

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
 from partita.estimate import Estimate, count
+from partita.excerpts import named
 from partita.result import Result
 from partita.watch import Watch
 
@@ -165,7 +166,8 @@ def print_result(console: Console, result: Result) -> None:
         largest = result.clusters[0].size
         for c in result.clusters[:60]:
             bar = "█" * max(1, round(12 * c.size / largest))
-            table.add_row(str(c.id), escape(c.name), str(c.size), f"[cyan]{bar}[/]", escape(", ".join(c.items[:3])))
+            shown = ", ".join(named(item, result.texts, 40) for item in c.items[:3])
+            table.add_row(str(c.id), escape(c.name), str(c.size), f"[cyan]{bar}[/]", escape(shown))
         console.print(table)
         if len(result.clusters) > 60:
             console.print(f"… and {len(result.clusters) - 60} smaller clusters: `partita export` writes them all")

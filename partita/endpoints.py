@@ -15,6 +15,7 @@ from serving.abilities import look
 from serving.client import Endpoint
 from serving.roles import CHAT
 from storage.errors import EndpointUnreachable, LimitTooLow, UsageError
+from storage.items import Collection
 
 if TYPE_CHECKING:
     from serving.embedded import EmbeddedServer
@@ -48,6 +49,20 @@ def check_built_in(parameters: Parameters, criterion: str) -> None:
     raise UsageError(
         f"the built-in model can't judge by {criterion!r}: it knows playing cards by suit or rank and fruit by species "
         "or color; for any other criterion name a model with --endpoint URL (any OpenAI-compatible API with images)"
+    )
+
+
+def check_kind(parameters: Parameters, found: Collection) -> None:
+    """Refuse texts for the built-in model, which sees images only.
+
+    Raises:
+        UsageError: says how to cluster them.
+    """
+    if parameters.endpoint != EMBEDDED or all(item.kind == "image" for item in found.items):
+        return
+    raise UsageError(
+        "the built-in model judges images only: for texts name a model with --endpoint URL (any OpenAI-compatible "
+        "chat API), and --embed-endpoint local if it has no embeddings"
     )
 
 

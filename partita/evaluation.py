@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from partita.excerpts import named
 from storage.errors import UsageError
+from storage.rows import LONGEST_FIELD
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,19 +68,27 @@ def _rounded(value: float) -> float:
     return round(float(value), 12)
 
 
-def read_labels(labels: Path, column: str, collection: Path, names: Sequence[str]) -> dict[str, str]:
+def read_labels(
+    labels: Path, column: str, collection: Path, names: Sequence[str], texts: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """Label by item name.
 
-    A ``file`` is matched to an item relative to the CSV's folder, then relative to the collection (CONTRACT 3). A CSV
-    without a ``file`` column labels texts by row.
+    A ``file`` is matched to an item relative to the CSV's folder, then relative to the collection (CONTRACT 3). Texts
+    are matched by what they say where the CSV has a ``text`` column, so that it may be another one than the
+    collection, in another order; otherwise by row.
+
+    Args:
+        texts: what the items say, by name, if they are texts.
 
     Raises:
         UsageError: no such file or column, or no label fits an item.
     """
+    texts = texts or {}
+    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_FIELD))
     try:
         with labels.open(newline="", encoding="utf-8-sig") as f:
             reader = csv.DictReader(f)
-            columns = list(reader.fieldnames or [])
+            columns = reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
             if column not in columns:
                 raise UsageError(f"{labels}: no column {column!r}; there are {', '.join(columns) or 'none'}")
             rows = list(reader)
@@ -88,21 +97,40 @@ def read_labels(labels: Path, column: str, collection: Path, names: Sequence[str
     except (UnicodeDecodeError, csv.Error) as e:
         raise UsageError(f"{labels}: no UTF-8 CSV ({e})") from None
     root = collection if collection.is_dir() else collection.parent
-    if "file" in columns:
+    if texts:
+        found = _by_text(rows, column, texts) if "text" in columns else _by_row(rows, column, texts)
+        how = "the `text` column is taken word for word" if "text" in columns else "they are taken by their place"
+    elif "file" in columns:
         found = _by_file(rows, column, labels.parent, root, names)
-    elif not any(re.fullmatch(r"row \d+", name) for name in names):
+        how = f"the `file` column is taken relative to {labels.parent} and then to {root}"
+    else:
         raise UsageError(
             f"{labels}: no `file` column, which says whose label a row is; there are {', '.join(columns)}, and "
             f"the first item is {names[0]!r}"
         )
-    else:
-        wanted = set(names)
-        found = {f"row {i}": r[column] for i, r in enumerate(rows, 1) if f"row {i}" in wanted and r[column]}
     if not found:
         raise UsageError(
-            f"{labels}: none of its {len(rows)} rows fits an item of the session; the `file` column is taken "
-            f"relative to {labels.parent} and then to {root}, and the first item is {names[0]!r}"
+            f"{labels}: none of its {len(rows)} rows fits an item of the session; {how}, and the first item is "
+            f"{named(names[0], texts)!r}"
         )
+    return {name: found[name] for name in names if name in found}
+
+
+def _by_row(rows: Sequence[Mapping[str, str]], column: str, texts: Mapping[str, str]) -> dict[str, str]:
+    labelled = ((f"row {i}", row[column]) for i, row in enumerate(rows, 1))
+    return {name: label for name, label in labelled if label and name in texts}
+
+
+def _by_text(rows: Sequence[Mapping[str, str]], column: str, texts: Mapping[str, str]) -> dict[str, str]:
+    """By row where the same text stands there, otherwise by the first row that says the same."""
+    by_text: dict[str, str] = {}
+    for row in rows:
+        if row[column]:
+            by_text.setdefault(row["text"], row[column])
+    found = {name: by_text[text] for name, text in texts.items() if text in by_text}
+    for i, row in enumerate(rows, 1):
+        if row[column] and texts.get(f"row {i}") == row["text"]:
+            found[f"row {i}"] = row[column]
     return found
 
 

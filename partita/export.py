@@ -1,4 +1,7 @@
-"""A finished partition as people want it: CSV, JSON, Parquet, or a folder with a sub-folder for each cluster."""
+"""A finished partition as people want it: CSV, JSON, Parquet, or a folder with a sub-folder for each cluster.
+
+In a folder an image is a link to its file or a copy of it, and a text is a .txt file.
+"""
 
 from __future__ import annotations
 
@@ -88,8 +91,6 @@ def safe_name(name: str) -> str:
 def _folder(result: Result, collection: Path, to: Path, copy: bool) -> None:
     """All or nothing: the folder is made beside its place and put there when it is whole."""
     root = collection if collection.is_dir() else collection.parent
-    if all(re.fullmatch(r"row \d+", item) for cluster in result.clusters for item in cluster.items):
-        raise UsageError(f"--to {to}: the items are texts, of which there are no files to sort; export to .csv instead")
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise UsageError(f"--to {to}: is there already and not empty; choose a new folder")
     to = to.absolute()
@@ -99,6 +100,9 @@ def _folder(result: Result, collection: Path, to: Path, copy: bool) -> None:
             folder = Path(made) / f"{cluster.id:03d} {safe_name(cluster.name)}"
             folder.mkdir()
             for item in cluster.items:
+                if item in result.texts:
+                    (folder / f"{safe_item(item)}.txt").write_text(result.texts[item], encoding="utf-8", newline="")
+                    continue
                 source = (root / item).resolve()
                 if not source.is_file():
                     raise UsageError(f"{source}: the file is gone; export to .csv instead")

@@ -49,6 +49,8 @@ class Result:
     """Time spent in each stage, over all processes that worked on the session."""
     why: str | None = None
     """Why the session is paused or has failed."""
+    texts: dict[str, str] = field(default_factory=dict, repr=False)
+    """What each text says, by the item's name; empty for images. Not part of the JSON."""
 
     @property
     def calls_per_item(self) -> float:
@@ -75,6 +77,7 @@ class Result:
     def to_json(self) -> dict[str, Any]:
         """As CONTRACT 3 prints it."""
         out = asdict(self)
+        del out["texts"]
         if self.why is None:
             del out["why"]
         for cluster in out["clusters"]:

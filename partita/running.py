@@ -22,7 +22,7 @@ from graphs.budget import Budget, Cost
 from graphs.context import SessionContext
 from graphs.scheduling import window_for
 from graphs.session import GRAPH, run_session
-from partita.endpoints import Connection, check_built_in, connect
+from partita.endpoints import Connection, check_built_in, check_kind, connect
 from partita.expected import expected, measured
 from partita.gallery import Gallery
 from partita.keys import Keys
@@ -107,6 +107,7 @@ async def begin(
             f"there is a session {named!r} already: `partita resume {named}` goes on with it; or name another"
         )
     found = await _scanned(collection, watch)
+    check_kind(parameters, found)
     parameters = parameters.model_copy(update={"window": _window(parameters, found)})
     async with connect(parameters, keys, watch.on_note) as connection:
         record = SessionRecord(

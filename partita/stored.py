@@ -48,6 +48,7 @@ def result_of(db: Database, name: str) -> Result:
         calls=tally(db, record.id),
         seconds=record.seconds,
         why=record.why,
+        texts={row.name: row.text for row in rows if row.text is not None},
     )
 
 

@@ -13,7 +13,8 @@ from storage.errors import CollectionError
 TABLE_SUFFIXES = frozenset({".csv", ".jsonl", ".parquet"})
 Column = Literal["file", "text"]
 
-_LONGEST_FIELD = 16 * 1024 * 1024
+LONGEST_FIELD = 16 * 1024 * 1024
+"""Characters in one field of a CSV."""
 
 
 def read_rows(table: Path, shown: Path) -> tuple[Column, list[object]]:
@@ -48,7 +49,7 @@ def _column(names: Iterable[object], shown: Path) -> Column:
 
 
 def _csv(table: Path, shown: Path) -> tuple[Column, list[object]]:
-    csv.field_size_limit(max(csv.field_size_limit(), _LONGEST_FIELD))
+    csv.field_size_limit(max(csv.field_size_limit(), LONGEST_FIELD))
     with table.open(encoding="utf-8-sig", newline="") as stream:
         rows = csv.reader(stream)
         try:

@@ -16,7 +16,7 @@ from sqlalchemy.exc import ArgumentError
 from agents.prompt_sets import choose_prompt_set
 from partita.commands import options
 from partita.display import output
-from partita.endpoints import check_built_in
+from partita.endpoints import check_built_in, check_kind
 from partita.estimate import Estimate
 from partita.expected import expected, measured
 from partita.settings import Parameters, make_parameters
@@ -49,6 +49,7 @@ def command(collection: Path, criterion: str, db: str, prompts: str | None, max_
     check_built_in(parameters, criterion)
     took = _measured(db, parameters)
     found = _scanned(collection)
+    check_kind(parameters, found)
     would = expected(found, prompt_set, parameters, limits.prices, took, max_calls=max_calls, max_cost=max_cost)
     if as_json:
         options.print_json(would.to_json())

@@ -22,5 +22,5 @@ from partita.commands import options
 )
 @click.option("--copy", is_flag=True, help="Copy images into the folder instead of linking to them.")
 def command(session: str, db: str, to: Path, copy: bool) -> None:
-    """Write the partition of SESSION; a folder gets one sub-folder for every cluster."""
+    """Write the partition of SESSION; a folder gets one sub-folder for every cluster, with texts as .txt files."""
     click.echo(f"written: {Session(session, db).export(to, copy=copy)}", err=True)

@@ -20,7 +20,7 @@ from partita.display import output
     required=True,
     type=click.Path(path_type=Path),
     metavar="CSV",
-    help="Labels: a `file` column and one for each criterion.",
+    help="Labels: a `file` column (`text` for texts) and one for each criterion.",
 )
 @click.option("--column", required=True, metavar="NAME", help="The column to compare with.")
 @options.as_json

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import click
@@ -11,6 +12,7 @@ from rich.markup import escape
 from partita.api import Session
 from partita.commands import options
 from partita.display import output
+from partita.excerpts import named
 
 _COLOURS = {"YES": "green", "NO": "red", "UNKNOWN": "yellow"}
 
@@ -29,14 +31,20 @@ _COLOURS = {"YES": "green", "NO": "red", "UNKNOWN": "yellow"}
 def command(session: str, db: str, item: str | None, cluster: int | None, kind: str | None, as_json: bool) -> None:
     """Show every assessment of SESSION in the order in which answers came."""
     console = output()
-    for row in Session(session, db).trace(item=item, cluster=cluster, kind=kind):
+    opened = Session(session, db)
+    texts = {} if as_json else opened.result().texts
+    for row in opened.trace(item=item, cluster=cluster, kind=kind):
         if as_json:
             options.print_json(row)
         else:
-            _print(console, row)
+            _print(console, row, texts)
 
 
-def _print(console: Console, row: dict[str, Any]) -> None:
+def _print(console: Console, row: dict[str, Any], texts: Mapping[str, str]) -> None:
+    def shown(items: Iterable[object]) -> str:
+        between = "\n        " if texts else ", "
+        return escape(between.join(named(str(item), texts) for item in items))
+
     verdict = row["conclusion"] or ""
     where = "" if row["component"] is None else f" component {row['component']} step {row['step']}"
     console.print(
@@ -45,15 +53,13 @@ def _print(console: Console, row: dict[str, Any]) -> None:
         highlight=False,
     )
     if row["kind"] == "merge":
-        for letter, shown in zip("AB", row["clusters"], strict=True):
-            console.print(f"    cluster {letter}: {escape(', '.join(map(str, shown)))}", highlight=False)
+        for letter, cluster in zip("AB", row["clusters"], strict=True):
+            console.print(f"    cluster {letter}: {shown(cluster)}", highlight=False)
     else:
         if row["representatives"]:
-            console.print(f"    representatives: {escape(', '.join(row['representatives']))}", highlight=False)
-        console.print(
-            f"    {'candidate' if row['representatives'] else 'item'}: {escape(', '.join(row['candidates']))}",
-            highlight=False,
-        )
+            console.print(f"    representatives: {shown(row['representatives'])}", highlight=False)
+        role = "candidate" if row["representatives"] else "item"
+        console.print(f"    {role}: {shown(row['candidates'])}", highlight=False)
     for number, decision in enumerate(row["decisions"]):
         after = "" if number < len(row.get("candidates", "1")) else " (on taking stock)"
         about = f"{decision['item']} " if "item" in decision and (after or len(row["candidates"]) > 1) else ""

@@ -215,15 +215,6 @@ def test_signals_in_a_row_end_in_one_exit_code(cli, tmp_path, name):
     assert process.returncode == 3 and "Traceback" not in err, err
 
 
-def test_texts_are_exported_to_files_only(cli, truth, tmp_path):
-    table = tmp_path / "texts.csv"
-    table.write_text("text\n" + "".join(f"number {n}\n" for n in truth.kinds))
-    assert cli(*run(table, truth)).code == 0
-    refused(cli("export", "s", "--to", tmp_path / "out"), 2, "are texts", ".csv")
-    assert not (tmp_path / "out").exists()
-    assert cli("export", "s", "--to", tmp_path / "out.csv").code == 0
-
-
 def test_embeddings_that_are_no_use(cli, tmp_path):
     with serving(Truth(numbers(12, 3))) as truth:
         folder, right = truth.write(tmp_path / "c"), truth.vector

@@ -327,21 +327,3 @@ def test_caption_mode(cli, tmp_path):
         done = cli("run", folder, "--by", "kind", "--endpoint", truth.url, "--session", "s", "--json")
     assert done.code == 0, done.err
     assert len(done.json["clusters"]) == 4
-
-
-@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
-def test_texts(cli, truth, tmp_path, suffix):
-    texts = [f"a text, with a comma, of number {n}" for n in truth.kinds]
-    table = tmp_path / f"texts{suffix}"
-    with table.open("w", newline="") as f:
-        if suffix == ".csv":
-            csv.writer(f).writerows(
-                [["text", "kind"], *([t, k] for t, k in zip(texts, truth.kinds.values(), strict=True))]
-            )
-        else:
-            f.writelines(json.dumps({"text": t}) + "\n" for t in texts)
-    done = cli(*run(table, truth))
-    assert done.code == 0, done.err
-    assert len(done.json["clusters"]) == 5 and "row 1" in {i for c in done.json["clusters"] for i in c["items"]}
-    if suffix == ".csv":
-        assert cli("score", "s", "--labels", table, "--column", "kind", "--json").json["nmi"] == pytest.approx(1)
