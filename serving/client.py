@@ -33,7 +33,7 @@ from serving.forms import TextForm
 from serving.limit import Gate, Ticket
 from serving.roles import CHAT, Role
 from serving.sender import Sender, silent
-from storage.errors import EndpointError, ModelUnknown, RequestRejected
+from storage.errors import EndpointError, ModelUnknown, QuestionTooLong, RequestRejected
 
 T = TypeVar("T")
 
@@ -370,8 +370,8 @@ class Endpoint:
                         outcome = await self._sender.once(method, path, sent, key, read)
                 except TimeoutError:
                     outcome = silent(patience)
-                except RequestRejected:
-                    if is_open and tries.made == 1:
+                except RequestRejected as rejected:
+                    if is_open and tries.made == 1 and not isinstance(rejected, QuestionTooLong):
                         continue  # it may be the form that was rejected
                     raise
                 if not isinstance(outcome, Fault):
