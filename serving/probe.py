@@ -90,6 +90,7 @@ async def probe(
     describe: str = DESCRIBE,
     membership: str = MEMBERSHIP,
     concludes: Callable[[str], bool] = concludes,
+    pattern: str | None = None,
     say: Callable[[str], None] = lambda doing: None,
 ) -> Report:
     """Ask `endpoint` for chat and `embed` for embeddings.
@@ -98,6 +99,7 @@ async def probe(
         describe: instruction of the describe question; a prompt set's own shows how it fares with the model.
         membership: instruction of the membership question, which asks for a conclusion.
         concludes: whether a run would find a conclusion in a reply to it.
+        pattern: what a run would hold that reply to, where the endpoint can.
         say: told what is being tried.
     """
     report = Report()
@@ -105,7 +107,7 @@ async def probe(
     usable = await _reach("chat endpoint", endpoint, report)
     if usable:
         report.model = await endpoint.resolve_model()
-        await _Chat(endpoint, report, describe, membership, concludes, say).examine()
+        await _Chat(endpoint, report, describe, membership, concludes, pattern, say).examine()
     else:
         names = ("chat with one image", "chat with several images", "conclusion")
         report.findings += [*map(_not_tried, names), Finding("latency", None, "not tried")]
@@ -153,6 +155,7 @@ class _Chat:
     describe: str
     membership: str
     concludes: Callable[[str], bool]
+    pattern: str | None
     say: Callable[[str], None]
     images: bool = True
 
@@ -196,7 +199,7 @@ class _Chat:
         """The membership question that a run with defaults asks most: three representatives and a candidate."""
         self.say("a membership question")
         question = samples.membership(self.membership, 3, images=self.images)
-        several = await _attempt(lambda: ask(self.endpoint, question))
+        several = await _attempt(lambda: ask(self.endpoint, question, pattern=self.pattern))
         if isinstance(several, LimitTooLow):
             fits = await self._fewer(several.images)
             if not isinstance(fits, Reply):
@@ -214,9 +217,8 @@ class _Chat:
         """A membership question with as few images as the endpoint says, or two."""
         if most is not None and most < 2:
             return None
-        return await _attempt(
-            lambda: ask(self.endpoint, samples.membership(self.membership, min(most or 2, 4) - 1, images=True))
-        )
+        question = samples.membership(self.membership, min(most or 2, 4) - 1, images=True)
+        return await _attempt(lambda: ask(self.endpoint, question, pattern=self.pattern))
 
     async def _count_images(self, slow: bool) -> None:
         most, told = 0, None

@@ -13,9 +13,9 @@ from serving.images import encode_image, image_part, text_part
 Messages = list[dict[str, Any]]
 
 
-async def ask(endpoint: Endpoint, messages: Messages, max_tokens: int = 512) -> Reply:
+async def ask(endpoint: Endpoint, messages: Messages, max_tokens: int = 512, pattern: str | None = None) -> Reply:
     """Ask a sample question; raises what `Endpoint.chat` raises."""
-    return await endpoint.chat(messages, key=key(), max_tokens=max_tokens, temperature=0.2, seed=0)
+    return await endpoint.chat(messages, key=key(), max_tokens=max_tokens, temperature=0.2, seed=0, pattern=pattern)
 
 
 async def ask_vector(endpoint: Endpoint, messages: Messages) -> Vector:

@@ -12,7 +12,7 @@ import click
 from rich.markup import escape
 from rich.table import Table
 
-from agents.conclusions import Conclusion, read_conclusions
+from agents.conclusions import Conclusion, pattern, read_conclusions
 from agents.prompt_sets import shipped_set
 from partita.commands import options
 from partita.display import output, quiet_console
@@ -27,6 +27,7 @@ _EXTRAS = {
     "local": ("torch", "transformers", "tokenizers", "safetensors", "starlette", "uvicorn"),
     "postgres": ("psycopg",),
     "parquet": ("pyarrow",),
+    "text": ("sentence_transformers",),
 }
 
 
@@ -100,6 +101,7 @@ async def _endpoint(given: dict[str, Any]) -> tuple[list[Finding], str]:
             describe=asked.describe,
             membership=asked.membership,
             concludes=lambda reply: read_conclusions(reply).conclusions[0] is not Conclusion.UNKNOWN,
+            pattern=pattern(1),
             say=say,
         )
     chat_fails = any(f.essential and f.ok is False and f.name != "embed mode" for f in report.findings)
