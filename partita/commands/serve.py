@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 
 import click
 from click.core import ParameterSource
 
 from partita.keys import own_key
+from partita.lazy import LazyGroup
 from partita.settings import read_environment
 from storage.errors import UsageError
 
@@ -19,23 +19,7 @@ FORMS = {
 """Verbs under ``serve``; each is a module ``partita.commands.serve_NAME``, imported when used."""
 
 
-class _Forms(click.Group):
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(FORMS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in FORMS:
-            return None
-        command = import_module(f"partita.commands.serve_{cmd_name}").command
-        assert isinstance(command, click.Command)
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(FORMS.items()))
-
-
-@click.group("serve", cls=_Forms, invoke_without_command=True)
+@click.group("serve", cls=LazyGroup, verbs=FORMS, modules="partita.commands.serve_", invoke_without_command=True)
 @click.option(
     "--model",
     "model_path",

@@ -16,16 +16,17 @@ from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForImageTextToText,
     AutoTokenizer,
+    LlavaOnevisionConfig,
     LlavaOnevisionForConditionalGeneration,
     Qwen2Config,
 )
 
 from partita.verbs import cli
 from serving.llava import MINI, LlavaQwen2
-from serving.llava.checkpoint import read_checkpoint, read_vocabulary
-from serving.llava.export import export
+from serving.llava.checkpoint import EMBEDDING_WIDTH, read_checkpoint, read_vocabulary
+from serving.llava.export import _published, export
 from serving.llava.images import read_image
-from serving.llava.network import EmbeddingHead
+from serving.llava.network import EmbeddingHead, width_of
 from serving.llava.prompt import EMBEDDING, build_prompt, image_urls, with_embedding
 from serving.llava.sight import Pixels
 from storage.errors import UsageError
@@ -180,6 +181,23 @@ def test_the_folded_head_is_the_head(checkpoint: Path, exported: Path) -> None:
     config = json.loads((exported / "2_Dense" / "config.json").read_text())
     assert (config["in_features"], config["out_features"], config["bias"]) == (tiny.WIDTH, 24, False)
     assert "Identity" in config["activation_function"]
+
+
+def test_the_size_of_qwen2_7b() -> None:
+    """The published model's shapes, without its weights: the names that are written, and the head 3584 -> 768."""
+    text = Qwen2Config(
+        vocab_size=152_000, hidden_size=3584, intermediate_size=18_944, num_hidden_layers=28, num_attention_heads=28,
+        num_key_value_heads=4,
+    )  # fmt: skip
+    with torch.device("meta"):
+        network = LlavaOnevisionForConditionalGeneration(LlavaOnevisionConfig(text_config=text))
+        head = EmbeddingHead(width_of(network), EMBEDDING_WIDTH)
+    assert sum(p.numel() for p in network.parameters()) == pytest.approx(8.0e9, rel=0.02)
+    assert head.projection.shape == (3584, 768)
+    names = {_published(name) for name in network.state_dict()}
+    assert "language_model.model.layers.27.mlp.down_proj.weight" in names
+    assert "vision_tower.vision_model.encoder.layers.25.self_attn.out_proj.bias" in names
+    assert not any(name.startswith(("model.", "lm_head")) for name in names)
 
 
 def test_the_manifest_holds_the_hash_of_every_file(exported: Path) -> None:

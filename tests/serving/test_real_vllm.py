@@ -27,7 +27,6 @@ import torch
 
 from serving.client import Endpoint
 from serving.llava import LlavaQwen2
-from serving.llava.checkpoint import read_vocabulary
 from serving.llava.export import export
 from tests.serving import tiny
 from tests.serving.test_export import QUESTIONS, described
@@ -72,11 +71,7 @@ def environment() -> dict[str, str]:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("vllm")
-    base = tiny.taught(folder / "base", tiny.published(folder / "untaught", spread=0.03))
-    vocabulary = read_vocabulary(base)
-    rows = -(-len(vocabulary) // 64) * 64
-    tiny.checkpoint(folder / "checkpoint", base, vocabulary.tokenizer, rows, spread=0.003)
-    exported = export(folder / "checkpoint", folder / "exported", dtype=torch.float32).folder
+    exported = export(tiny.ready_to_serve(folder), folder / "exported", dtype=torch.float32).folder
     command = [
         sys.executable, "-m", "partita", "serve", "vllm", str(exported), "--vllm", str(VLLM),
         "--port", str(free_port()), "--embed-port", str(free_port()), "--dtype", "float32", "--max-model-len",

@@ -211,14 +211,13 @@ def head_of(width: int, out: int) -> EmbeddingHead:
     return head
 
 
-def main(out: Path) -> None:
-    """Base and checkpoint."""
-    base = published(out / "base")
+def ready_to_serve(out: Path) -> Path:
+    """A LoRA checkpoint whose model answers in the right form, in `out` beside its base."""
+    base = taught(out / "base", published(out / "untaught", spread=0.03))
     vocabulary = read_vocabulary(base)
     rows = -(-len(vocabulary) // 64) * 64
-    checkpoint(out / "checkpoint", base, vocabulary.tokenizer, rows)
-    print(f"partita serve export {out / 'checkpoint'} {out / 'exported'}")
+    return checkpoint(out / "checkpoint", base, vocabulary.tokenizer, rows, spread=0.003)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    print(f"partita serve export {ready_to_serve(Path(sys.argv[1]))} {Path(sys.argv[1]) / 'exported'}")
