@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 _CONCLUSION = re.compile(r"<CONCLUSION>\s*(YES|NO)\s*</CONCLUSION>", re.IGNORECASE)
-_THINKING = re.compile(r"<think>.*?</think>", re.IGNORECASE | re.DOTALL)
+_THINKING = re.compile(r"\A.*</think>", re.IGNORECASE | re.DOTALL)
+"""Where it begins may stand in the model's template, and not in the reply."""
 _TRAILING = " \t\r\n.*`_"
 
 
@@ -45,8 +46,8 @@ def pattern(expected: int) -> str:
 def read_conclusions(reply: str, expected: int = 1) -> Verdict:
     """The conclusions of a reply, in order.
 
-    The reply has to hold exactly ``expected`` conclusions and to end with the last one; thinking in
-    ``<think>`` tags before it is passed over. Anything else is UNKNOWN for every thing asked, never YES.
+    The reply has to hold exactly ``expected`` conclusions and to end with the last one; thinking
+    before it, up to ``</think>``, is passed over. Anything else is UNKNOWN for every thing asked, never YES.
     """
     said = _THINKING.sub("", reply).rstrip(_TRAILING)
     found = list(_CONCLUSION.finditer(said))

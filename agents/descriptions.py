@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_NOT_SAID = re.compile(r"<think>.*?</think>|\s*<embedding>", re.IGNORECASE | re.DOTALL)
+_NOT_SAID = re.compile(r"\A.*</think>|\s*<embedding>", re.IGNORECASE | re.DOTALL)
 
 
 def read_description(reply: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -155,7 +155,7 @@ class Asker:
                         pattern=question.pattern if s.constrain else None,
                     )  # fmt: skip
                 except RequestRejected as e:
-                    _blame_settings(e, parts.values())
+                    _blame_settings(e, question.items, parts)
                     # One question that the endpoint won't take (a picture it can't read, say) is no reason to stop.
                     reply, rejected = Reply("", s.model, 0, 0, 0.0, 1), str(e)
                 else:
@@ -195,7 +195,7 @@ class Asker:
                     try:
                         vector = await self._embedder.embed_messages(conversation, key=key)
                     except RequestRejected as e:
-                        _blame_settings(e, parts.values())
+                        _blame_settings(e, question.items, parts)
                         raise
                 else:
                     vector = await self._embedder.embed_text(description, key=key)
@@ -304,9 +304,11 @@ class Asker:
             )
 
 
-def _blame_settings(error: RequestRejected, parts: Iterable[ContentPart]) -> None:
-    """Raise LimitTooLow where a question of images is too long."""
-    if isinstance(error, QuestionTooLong) and any("image_url" in part for part in parts):
+def _blame_settings(error: RequestRejected, items: Sequence[tuple[str, str]], parts: Mapping[str, ContentPart]) -> None:
+    """Raise LimitTooLow where a question of several images is too long: so will be the next. One that shows a single
+    item, or texts, is too long for what that item is."""
+    images = sum("image_url" in parts[content_hash] for _, content_hash in items)
+    if isinstance(error, QuestionTooLong) and images > 1:
         raise LimitTooLow(str(error)) from error
 
 

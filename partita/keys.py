@@ -6,6 +6,7 @@ nobody named would go to whatever --endpoint somebody tries.
 
 from __future__ import annotations
 
+import codecs
 import os
 import stat
 from dataclasses import dataclass
@@ -92,7 +93,10 @@ def read_key(path: Path, variable: str) -> SecretStr:
         raise UsageError(f"{variable}: {path} can't be read ({why}): correct it, or unset {variable}") from None
     if not first or len(first) >= _LONGEST - 1:
         raise UsageError(f"{variable}: the first line of {path} is no key: write the key there, and nothing else")
-    return SecretStr(first.decode("latin1"))
+    key = first.removeprefix(codecs.BOM_UTF8).decode("latin1")
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise UsageError(f"{variable}: the first line of {path} has characters that no key has: write the key there")
+    return SecretStr(key)
 
 
 def _open_at_once(path: str, flags: int) -> int:

@@ -194,7 +194,7 @@ async def go_on(
             async with connect(parameters, keys, watch.on_note) as connection:
                 await _work(db, record, found, prompt_set, connection, limits or Limits(), watch)
         except ModelUnknown as e:
-            said = str(e).partition(":")[0] if "has no model" in str(e) else str(e)
+            said = str(e).partition(": ")[0] if "has no model" in str(e) else str(e)
             raise ModelUnknown(
                 f"{said}: the session's questions were for {stored.model!r} and {stored.embed_model!r}; "
                 "name an endpoint that serves them, or begin a new session"

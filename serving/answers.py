@@ -45,7 +45,7 @@ class Fault:
     """A transport fault: what was seen, what to do if it stays, and what it says about when to ask again.
 
     `retry_after` is in seconds. `refused` means that nobody listens there at all, `turned_away` that the endpoint has
-    too much to do, `silent` that no answer came in time.
+    too much to do, `silent` that no answer came in time. `status` is that of the answer, if there was one.
     """
 
     seen: str
@@ -55,6 +55,7 @@ class Fault:
     refused: bool = False
     turned_away: bool = False
     silent: bool = False
+    status: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +171,7 @@ def judge(answer: HttpAnswer, url: str, role: Role = CHAT) -> Fault | EndpointEr
         crowded = "lower --concurrency or wait a while"
         advice = crowded if status == 429 else "look at the server's log, and try again when it works"
         later = retry_after(answer.headers.get("retry-after"))
-        return Fault(f"answered {seen}", advice, retry_after=later, turned_away=status in TURNED_AWAY)
+        return Fault(f"answered {seen}", advice, retry_after=later, turned_away=status in TURNED_AWAY, status=status)
     if status in (401, 403):
         return EndpointRefused(f"{url} answered {seen}: set {role.key} to a key that is valid there")
     if 300 <= status < 400:

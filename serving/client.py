@@ -29,11 +29,11 @@ from serving import answers, bodies
 from serving.abilities import Abilities
 from serving.answers import Fault, Listed, NoSuchPath
 from serving.dialect import Dialect
-from serving.forms import TextForm
+from serving.forms import Asking, TextForm
 from serving.limit import Gate, Ticket
 from serving.roles import CHAT, Role
 from serving.sender import Sender, silent
-from storage.errors import EndpointError, ModelUnknown, QuestionTooLong, RequestRejected
+from storage.errors import EndpointError, ModelUnknown, NoEmbeddings, RequestRejected
 
 T = TypeVar("T")
 
@@ -50,6 +50,8 @@ EXCUSED = 60
 TURNED_AWAY_FOR = 60.0
 """Seconds after which an endpoint that has turned everything away, in as many rounds as a question has tries, is given
 up."""
+FAILED = 500
+"""HTTP status of a server that failed on this question, whatever the reason."""
 LONGEST_WAIT = 180.0
 """Seconds of which every call is turned away, pauses that the endpoint asks for included, before it is given up."""
 
@@ -302,8 +304,12 @@ class Endpoint:
             try:
                 return await self._ask("POST", "/chat/completions", sent, key, answers.read_chat, self._request_timeout)
             except RequestRejected as rejected:
+                known = self.dialect.refused
                 if not self.dialect.learn(rejected.parameter, sent):
                     raise
+                news = self.dialect.refused != known and rejected.parameter != "max_tokens"  # which has another name
+                if self._on_retry is not None and news:
+                    self._on_retry(f"{self.url} takes no {rejected.parameter}: from now on it is asked without")
 
     async def _embed(self, body: dict[str, Any], key: str) -> Vector:
         form = "input" if "input" in body else "messages"
@@ -316,7 +322,13 @@ class Endpoint:
                 raise answers.Unfit(why, advice)
             return got
 
-        answered = await self._ask("POST", "/embeddings", body, key, read, self._request_timeout)
+        try:
+            answered = await self._ask("POST", "/embeddings", body, key, read, self._request_timeout)
+        except NoSuchPath:
+            raise NoEmbeddings(
+                f"{self.url} has no embeddings: name another --embed-endpoint, or --embed-endpoint local for a "
+                "sentence embedder on this machine"
+            ) from None
         got = answered.value
         model = self._redaction.of_reply(got.model) or body["model"]
         return Vector(got.values, model, got.prompt_tokens, answered.seconds, answered.attempts)
@@ -329,9 +341,8 @@ class Endpoint:
         if self._model is None:
             if not names:
                 role = self._sender.role
-                raise ModelUnknown(
-                    f"{self.url} lists no models: check {role.endpoint}, and name a model with {role.model}"
-                )
+                check = f"check {role.endpoint}" if names is not None else answers.base_url_advice(self.url)
+                raise ModelUnknown(f"{self.url} lists no models: {check}; or name a model with {role.model}")
             return names[0]
         if names and self._model not in names:
             close = get_close_matches(self._model, names[:COMPARED], n=3, cutoff=0.4)
@@ -355,15 +366,16 @@ class Endpoint:
         """One question with its retries; `patience` is in seconds, for one try."""
         content = None if body is None else bodies.encode(body, identities=self.abilities.identifies)
         tries, given_up = _Tries(others=self._gate.limit.answered), self._given_up
+        asking = Asking(self._form, body)
         while True:
             ticket = await self._gate.enter(again=tries.made > 0)
             try:
                 if self._given_up is not None and (tries.made or self._given_up is not given_up):
                     raise type(self._given_up)(str(self._given_up))
                 tries.made += 1
-                is_open = self._form.is_open(body)
-                joined = None if body is None else self._form.put(body, tries.made)
-                sent = content if joined is None else bodies.encode(joined)
+                as_one = asking.joined
+                joined = as_one is not None
+                sent = content if as_one is None else bodies.encode(as_one)
                 started = time.perf_counter()
                 try:
                     async with asyncio.timeout(patience):
@@ -371,14 +383,15 @@ class Endpoint:
                 except TimeoutError:
                     outcome = silent(patience)
                 except RequestRejected as rejected:
-                    if is_open and tries.made == 1 and not isinstance(rejected, QuestionTooLong):
-                        continue  # it may be the form that was rejected
-                    raise
+                    if asking.rejected(rejected, joined=joined):
+                        continue
+                    raise asking.first or rejected from None
                 if not isinstance(outcome, Fault):
                     self._answered(ticket)
-                    if is_open:
-                        self._form.learn(tries.made)
+                    asking.answered(joined=joined)
                     return _Answered(outcome, time.perf_counter() - started, tries.made)
+                if outcome.status == FAILED:
+                    asking.failed(joined=joined)
                 pause = self._after(outcome, ticket, tries)
             finally:
                 self._gate.leave()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
+import re
+import socket
 from urllib.parse import urlsplit
 
 _HERE = "localhost"
+_SHORT = re.compile(r"[0-9a-fx.]+", re.IGNORECASE)
 
 
 def is_loopback(url: str) -> bool:
@@ -14,9 +17,11 @@ def is_loopback(url: str) -> bool:
 
 
 def same_host(one: str, other: str) -> bool:
-    """Whether two URLs have one host, on whatever port; all names of loopback are one. False where there is none."""
+    """Whether two URLs have one host, on whatever port; all names of loopback are one. False where there is none, and
+    for plain HTTP on the host of an https URL: what is secret there is not to go in the open."""
     host = _host(one)
-    return bool(host) and host == _host(other)
+    opened = one.lower().startswith("https:") and not other.lower().startswith("https:")
+    return bool(host) and host == _host(other) and (host == _HERE or not opened)
 
 
 def _host(url: str) -> str:
@@ -27,8 +32,21 @@ def _host(url: str) -> str:
         host = host.encode("idna").decode()
     except ValueError:
         return ""  # no URL, as whoever opens it will say
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
+    address = _address(host)
+    if address is None:
         return host
-    return _HERE if address.is_loopback else str(address)
+    address = getattr(address, "ipv4_mapped", None) or address
+    # what a server that listens everywhere gives as its address leads to this machine
+    return _HERE if address.is_loopback or address.is_unspecified else str(address)
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        if not _SHORT.fullmatch(host):
+            return None
+    try:
+        return ipaddress.IPv4Address(socket.inet_aton(host))  # 127.1 and the like, as a resolver reads them
+    except OSError:
+        return None

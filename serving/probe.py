@@ -211,6 +211,8 @@ class _Chat:
         self._add(_chat_finding(name, several))
         if isinstance(several, Reply):
             self._add(_conclusion(several, self.concludes(several.text)), _latency(several))
+        else:
+            self._add(_not_tried("conclusion"), Finding("latency", None, "not tried"))
         return several
 
     async def _fewer(self, most: int | None) -> Reply | PartitaError | None:
@@ -369,6 +371,8 @@ def _failed(name: str, error: PartitaError) -> Finding:
 
 def _chat_finding(name: str, got: Reply | PartitaError) -> Finding:
     if isinstance(got, PartitaError):
+        if not _about_images(got):
+            return _failed(name, got)
         advice = "serve a vision-language model that takes this many images in one question"
         return Finding(name, False, str(got), advice, essential=True)
     if not got.text.strip():

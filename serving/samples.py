@@ -11,9 +11,11 @@ from serving.client import Endpoint, Reply, Vector
 from serving.images import encode_image, image_part, text_part
 
 Messages = list[dict[str, Any]]
+LONGEST = 2048
+"""Tokens of a reply, at most: what a run asks for (METHOD 4)."""
 
 
-async def ask(endpoint: Endpoint, messages: Messages, max_tokens: int = 512, pattern: str | None = None) -> Reply:
+async def ask(endpoint: Endpoint, messages: Messages, max_tokens: int = LONGEST, pattern: str | None = None) -> Reply:
     """Ask a sample question; raises what `Endpoint.chat` raises."""
     return await endpoint.chat(messages, key=key(), max_tokens=max_tokens, temperature=0.2, seed=0, pattern=pattern)
 

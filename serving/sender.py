@@ -161,7 +161,8 @@ class Sender:
         async def refuse(response: Any) -> None:
             for name, value in response.headers.raw:
                 if (name := name.lower()).startswith(_RATE_LIMIT):
-                    self.rate_limits[name.decode("latin1")] = value.decode("latin1")
+                    said = self.redaction.of(answers.one_line(value.decode("latin1")))
+                    self.rate_limits[name.decode("latin1")] = said
             if not 200 <= response.status_code < 300:
                 try:
                     body = await read_body(response, MAX_ERROR_BYTES)
@@ -248,12 +249,16 @@ def silent(seconds: float) -> Fault:
     return Fault(f"gave no answer within {seconds:g} s", "raise --request-timeout or lower --concurrency", silent=True)
 
 
+_HOST = re.compile(r"[A-Za-z0-9._:%-]*")
+
+
 def _checked_url(url: str, role: Role) -> str:
     shown = role.endpoint if "@" in url or "?" in url else repr(url)  # what may hold a key is not repeated
     try:
         parts = urlsplit(url.strip())
         host, _ = parts.hostname, parts.port
-        (host or "").encode("idna")
+        if not _HOST.fullmatch((host or "").encode("idna").decode()):
+            raise ValueError
     except ValueError:
         raise UsageError(f"{shown} is no URL: give one such as http://127.0.0.1:8000/v1") from None
     if parts.scheme not in ("http", "https") or not host:

@@ -15,6 +15,7 @@
           ├── EndpointRefused            401 or 403
           ├── ModelUnknown               the endpoint has no model of that name
           ├── EndpointMisbehaves         what comes back is not the API (HTML instead of JSON, ...)
+          │    └── NoEmbeddings          there is chat, but no embeddings
           ├── LimitTooLow                the endpoint takes smaller questions than the session's settings make
           └── RequestRejected            400, 413 or 422 for one request
                └── QuestionTooLong       it is longer than the endpoint takes
@@ -94,6 +95,10 @@ class ModelUnknown(EndpointError):
 
 class EndpointMisbehaves(EndpointError):
     """The endpoint answers, but not in the API's format."""
+
+
+class NoEmbeddings(EndpointMisbehaves):
+    """The endpoint answers questions, but has no embeddings."""
 
 
 class LimitTooLow(EndpointError):

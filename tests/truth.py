@@ -56,6 +56,8 @@ class Truth:
     """Whose server it says it is: "vllm" keeps to `structured_outputs`."""
     longest: int | None = None
     """`max_model_len` that it tells."""
+    longest_question: int | None = None
+    """Images in a question, more than which are too long for the context."""
     most_images: int = 1000
     forms: set[tuple[str, bool, bool]] = field(default_factory=set)
     """(kind, replies were held to a form, images had identities) of the questions answered."""
@@ -151,6 +153,8 @@ class Truth:
         if (shown := sum("image_url" in part for part in content)) > self.most_images:
             said = f"At most {self.most_images} image(s) may be provided in one prompt, {shown} came."
             return web.json_response({"error": {"message": said}}, status=400)
+        if self.longest_question is not None and len(content[2::2]) > self.longest_question:
+            return web.json_response({"error": {"message": "longer than the maximum model length"}}, status=400)
         if self.rejects in [-1, *(self.number(part) for part in content[2::2])]:
             return web.json_response({"error": {"message": self.rejection}}, status=400)
         kind, text = self.reply(content)

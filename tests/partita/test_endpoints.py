@@ -78,11 +78,19 @@ def test_too_many_images_end_the_run_and_not_the_session(cli, truth, tmp_path):
     assert max(Counter(key for _, key in truth.asked).values()) == 1
 
 
-def test_images_that_are_too_long_end_the_run(cli, truth, tmp_path):
-    truth.rejects, truth.rejection = next(iter(truth.kinds)), "maximum context length is 4096 tokens"
+def test_questions_that_are_too_long_end_the_run(cli, truth, tmp_path):
+    truth.longest_question = 3
     ended = cli(*run(truth.write(tmp_path / "c"), truth))
     assert ended.code == 4 and "--longest-side" in ended.err and "--max-tokens" in ended.err
     assert all(json.loads(row)["reply"] for row in cli("trace", "s", "--json").out.splitlines())
+    truth.longest_question = None
+    assert cli("resume", "s").code == 0
+
+
+def test_an_image_that_is_too_large_stands_alone(cli, truth, tmp_path):
+    truth.rejects, truth.rejection = next(iter(truth.kinds)), "maximum context length is 4096 tokens"
+    done = cli(*run(truth.write(tmp_path / "c"), truth))
+    assert done.code == 0 and sorted(c["size"] for c in done.json["clusters"])[:1] == [1], done.err
 
 
 def test_a_text_that_is_too_long_stands_alone(cli, truth, tmp_path):

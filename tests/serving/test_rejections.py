@@ -28,6 +28,8 @@ def said(message: str, **more: Any) -> dict[str, Any]:
         ("Too many images provided. This model supports up to 5 images", 5),
         ("Too many images in request, max is 8", 8),
         ("Too many images", None),
+        ("You may not include more than 5 images", 5),
+        ("Too many image_url items: limit 4", 4),
     ],
 )
 def test_too_many_images(message: str, most: int | None) -> None:
@@ -53,11 +55,26 @@ def test_what_to_do_with_fewer_images() -> None:
         said("The input (5951 tokens) is longer than the model's context length (4096 tokens)."),
         said("the request exceeds the available context size, try increasing it", type="exceed_context_size_error"),
         said("no", code="context_length_exceeded"),
+        said("Input is too long for requested model."),
+        said("Requested token count exceeds the model's maximum of 4096"),
     ],
 )
 def test_too_long(body: Any) -> None:
     error = rejected(400, body)
     assert isinstance(error, QuestionTooLong) and "--longest-side" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("message", "bound"),
+    [
+        ("max_tokens is too large: 2048. This model supports at most 1024 completion tokens", "--max-tokens 1024"),
+        ("max_tokens=5000 cannot be greater than max_model_len=4096", "a smaller --max-tokens"),
+        ("max_tokens: must be less than or equal to 512", "--max-tokens 512"),
+    ],
+)
+def test_a_reply_that_would_be_too_long(message: str, bound: str) -> None:
+    error = rejected(400, said(message))
+    assert isinstance(error, LimitTooLow) and bound in str(error)
 
 
 def test_a_body_that_is_too_large_is_too_long() -> None:
@@ -86,6 +103,11 @@ def test_a_body_that_is_too_large_is_too_long() -> None:
         ([{"error": {"message": 'Invalid JSON payload received. Unknown name "seed": Cannot find field.'}}], "seed"),
         (said("temperature must be from 0 to 2", param="temperature"), ""),
         (said("unsupported image"), ""),
+        (said("Unsupported parameter: max_tokens"), "max_tokens"),
+        (said("seed is not supported"), "seed"),
+        (said("messages[0].content[2].image_url: unsupported image format. Unknown seed"), ""),
+        (said("Image 3 is unsupported: temperature map format"), ""),
+        (said("the image exceeds the limit of 1 image tile"), ""),
         (said("no such picture"), ""),
         ("odd", ""),
         ([], ""),
