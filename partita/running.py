@@ -27,14 +27,14 @@ from partita.expected import expected, measured
 from partita.gallery import Gallery
 from partita.keys import Keys
 from partita.prices import Prices, load_prices
-from partita.settings import Parameters, make_parameters
+from partita.settings import LOCAL, Parameters, make_parameters
 from partita.watch import Watch
 from storage import artefacts
 from storage.checkpoints import open_checkpointer
 from storage.database import Database
 from storage.errors import ModelUnknown, Paused, SessionExists, UsageError
 from storage.items import Collection, collection_from_rows, scan
-from storage.ledger import Ledger
+from storage.ledger import Ledger, tally
 from storage.locks import session_lock
 from storage.sessions import SessionRecord, create_session, list_sessions, load_items, load_session, update_session
 
@@ -182,6 +182,10 @@ async def go_on(
         changes = dict(changes or {})
         if changes.get("endpoint") and not changes.get("embed_endpoint") and stored.embed_endpoint == stored.endpoint:
             changes["embed_endpoint"] = changes["endpoint"]
+        if (changes.get("embed_endpoint") or changes.get("embed_model")) and not tally(db, record.id).get("embed"):
+            # nothing is embedded yet: where embeddings come from may still be chosen
+            mode = "caption" if changes.get("embed_endpoint") == LOCAL else stored.embed_mode
+            stored = stored.model_copy(update={"embed_model": None, "embed_folder": None, "embed_mode": mode})
         parameters = make_parameters(changes, base=stored)
         if stored.embed_model is not None and parameters.embed_model != stored.embed_model:
             raise UsageError(

@@ -58,6 +58,8 @@ class Truth:
     """`max_model_len` that it tells."""
     longest_question: int | None = None
     """Images in a question, more than which are too long for the context."""
+    embeds: bool = True
+    """There is such a thing as /embeddings."""
     most_images: int = 1000
     forms: set[tuple[str, bool, bool]] = field(default_factory=set)
     """(kind, replies were held to a form, images had identities) of the questions answered."""
@@ -175,6 +177,8 @@ class Truth:
         )  # fmt: skip
 
     async def embed(self, request: web.Request) -> web.StreamResponse:
+        if not self.embeds:
+            return web.json_response({"detail": "Not Found"}, status=404)
         if (no := self._refused(request)) is not None:
             return no
         body = await request.json()

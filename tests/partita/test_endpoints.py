@@ -87,6 +87,17 @@ def test_questions_that_are_too_long_end_the_run(cli, truth, tmp_path):
     assert cli("resume", "s").code == 0
 
 
+def test_embeddings_from_elsewhere_as_long_as_there_are_none(cli, truth, tmp_path):
+    truth.embeds = False
+    ended = cli(*run(truth.write(tmp_path / "c"), truth))
+    assert ended.code == 4 and "has no embeddings: name another --embed-endpoint" in ended.err
+    with serving(Truth(truth.kinds)) as other:
+        done = cli("resume", "s", "--embed-endpoint", other.url)
+        assert done.code == 0, done.err
+        assert {kind for kind, _ in other.asked} == {"embed"}
+    assert max(Counter(key for _, key in truth.asked).values()) == 1
+
+
 def test_an_image_that_is_too_large_stands_alone(cli, truth, tmp_path):
     truth.rejects, truth.rejection = next(iter(truth.kinds)), "maximum context length is 4096 tokens"
     done = cli(*run(truth.write(tmp_path / "c"), truth))
