@@ -190,7 +190,7 @@ class Asker:
                 self._check_stop()
                 if mode == "native":
                     parts = {h: await self._gallery.part(h) for _, h in question.items}
-                    said = {"role": "assistant", "content": f"{description} <embedding>"}
+                    said = {"role": "assistant", "content": f"{description.strip()} <embedding>"}
                     conversation = [*question.messages(parts.__getitem__), said]
                     try:
                         vector = await self._embedder.embed_messages(conversation, key=key)

@@ -44,7 +44,7 @@ def encode_image(payload: bytes, longest_side: int = 768) -> bytes:
             image.draft(None, (2 * longest_side, 2 * longest_side))  # JPEG decodes faster when it may decode less
             image.load()
             turn = _turn(image)
-            flat = _on_white(image)
+            flat = on_white(image)
             flat.thumbnail((longest_side, longest_side), Image.Resampling.LANCZOS)
     except Undecodable as why:
         raise CollectionError(f"{why}; put a good image there, or take the file out of the collection") from None
@@ -77,7 +77,7 @@ def _turn(image: Image.Image) -> int | None:
         return None
 
 
-def _on_white(image: Image.Image) -> Image.Image:
+def on_white(image: Image.Image) -> Image.Image:
     """RGB, whatever the mode: transparency on white, 16 and 32 bits a channel scaled to 8."""
     from PIL import Image
 

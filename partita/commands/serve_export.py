@@ -18,11 +18,9 @@ from storage.errors import UsageError
 @click.option(
     "--dtype",
     type=click.Choice(["bfloat16", "float16", "float32"]),
-    default="bfloat16",
-    show_default=True,
-    help="What the weights are stored as.",
+    help="What the weights are stored as.  [default: as they are]",
 )
-def command(checkpoint: Path, out: Path, base: Path | None, name: str | None, dtype: str) -> None:
+def command(checkpoint: Path, out: Path, base: Path | None, name: str | None, dtype: str | None) -> None:
     """Write CHECKPOINT to OUT for serving: LoRA merged, the embedding head folded, hashes in OUT/partita.json.
 
     CHECKPOINT is what training wrote, or a folder with a published LLaVA-OneVision over Qwen2. OUT is served by
@@ -38,7 +36,7 @@ def command(checkpoint: Path, out: Path, base: Path | None, name: str | None, dt
         raise UsageError(f"exporting needs {error.name}: pip install 'partita[train]'") from None
     console = quiet_console()
     done = export(
-        checkpoint, out, base=base, name=name, dtype=getattr(torch, dtype),
+        checkpoint, out, base=base, name=name, dtype=getattr(torch, dtype) if dtype else None,
         say=lambda words: console.print(words, highlight=False),
     )  # fmt: skip
     click.echo(f"{done.name}: {done.bytes / 1e6:,.0f} MB in {done.folder}")

@@ -13,14 +13,15 @@ A published model gets `<embedding>` and a fresh head, so that it can be trained
 from __future__ import annotations
 
 import json
+import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from tokenizers import AddedToken, Tokenizer
 from torch import Tensor
@@ -33,7 +34,7 @@ from transformers import (
 from transformers.utils import logging
 
 from serving.llava import published
-from serving.llava.network import EmbeddingHead, Network, width_of
+from serving.llava.network import EmbeddingHead, Network, vectors_of, width_of
 from serving.llava.prompt import EMBEDDING, IMAGE, Vocabulary
 from serving.llava.sight import Processor, processor_of
 from storage.errors import UsageError
@@ -72,16 +73,19 @@ class Checkpoint:
     about: About
 
 
-def read_checkpoint(folder: Path, *, base: Path | None = None, dtype: torch.dtype = torch.float32) -> Checkpoint:
+def read_checkpoint(folder: Path, *, base: Path | None = None, dtype: torch.dtype | None = None) -> Checkpoint:
     """The model in a folder, LoRA merged.
 
     Args:
         base: a checkpoint's base model, where it no longer lies where the checkpoint says.
-        dtype: of the network; the head is float32 always.
+        dtype: of the network; None: as it is stored. The head is float32 always, and so is partita-mini.
 
     Raises:
         UsageError: it is none of the forms, or lacks a part.
     """
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # nothing to wait for but the disk
+    if base is not None and not (folder / "adapter_config.json").is_file():
+        raise UsageError(f"{folder} is no LoRA checkpoint, so that it has no base model: leave --base out")
     try:
         return _read(folder, base, dtype)
     except FileNotFoundError as error:
@@ -89,9 +93,15 @@ def read_checkpoint(folder: Path, *, base: Path | None = None, dtype: torch.dtyp
         raise UsageError(f"{folder} holds no model that can be read: {missing} is missing") from None
     except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"the model in {folder} is damaged ({error}): copy or export it again") from None
+    # What transformers and torch make of settings and weights that do not belong together.
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, UserWarning) as error:
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise UsageError(
+            f"the model in {folder} can't be read ({why}): its files do not belong together, or are not safetensors"
+        ) from error
 
 
-def _read(folder: Path, base: Path | None, dtype: torch.dtype) -> Checkpoint:
+def _read(folder: Path, base: Path | None, dtype: torch.dtype | None) -> Checkpoint:
     about = read_about(folder)
     if (folder / "adapter_config.json").is_file():
         network, vocabulary, process = _adapted(folder, base, about, dtype)
@@ -132,9 +142,11 @@ def read_vocabulary(folder: Path) -> Vocabulary:
         except Exception as error:  # noqa: BLE001 - tokenizers has no class of its own
             raise UsageError(f"{path} is no tokenizer that can be read ({error}): copy it again") from None
     elif (folder / "vocab.json").is_file():
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True).backend_tokenizer
+        auto: Any = AutoTokenizer
+        tokenizer = auto.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False).backend_tokenizer
     else:
         raise UsageError(f"{folder} has no tokenizer.json: copy the model's tokenizer there")
+    added = []
     # <embedding> is an ordinary word, so that replies keep it; the blank before it belongs to it.
     for token in (
         AddedToken(IMAGE, special=True, normalized=False),
@@ -142,63 +154,78 @@ def read_vocabulary(folder: Path) -> Vocabulary:
     ):
         if tokenizer.token_to_id(token.content) is None:
             (tokenizer.add_special_tokens if token.special else tokenizer.add_tokens)([token])
+            added.append(token.content)
     try:
-        return Vocabulary(tokenizer)
+        vocabulary = Vocabulary(tokenizer)
     except ValueError as error:
         raise UsageError(f"{folder}: {error}") from None
+    if vocabulary.encode(f"so {EMBEDDING}") != (*vocabulary.encode("so"), vocabulary.embedding):
+        raise UsageError(f"{folder}: {EMBEDDING} is a control token in its tokenizer; take the one that was exported")
+    vocabulary.added = tuple(number for name in added if (number := tokenizer.token_to_id(name)) is not None)
+    return vocabulary
 
 
 def fit_vocabulary(network: Network, vocabulary: Vocabulary) -> None:
-    """Give every entry of the vocabulary a row, the new ones at the mean of the old, and name the image token."""
-    rows = int(network.config.get_text_config().vocab_size)
+    """Give every entry of the vocabulary a row, name the image token, and put the entries that the model has never
+    seen at the mean of those that it has: a published model may have spare rows, of which nobody knows what they hold.
+    """
     network.config.image_token_id = vocabulary.image
-    if len(vocabulary) <= rows:
+    if len(vocabulary) > len(vectors_of(network)[0]):
+        network.resize_token_embeddings(len(vocabulary), pad_to_multiple_of=64, mean_resizing=False)
+    if not vocabulary.added:
         return
-    network.resize_token_embeddings(len(vocabulary), pad_to_multiple_of=64, mean_resizing=False)
-    tables: list[Any] = [network.get_input_embeddings(), network.get_output_embeddings()]
+    known = min(vocabulary.added)
     with torch.no_grad():
-        for table in tables:
-            table.weight[rows:] = table.weight[:rows].mean(0)
+        for vectors in vectors_of(network):
+            vectors[list(vocabulary.added)] = vectors[:known].mean(0)
 
 
-def _network(folder: Path, config: Mapping[str, Any], dtype: torch.dtype) -> Network:
+def _network(folder: Path, config: Mapping[str, Any], dtype: torch.dtype | None) -> Network:
+    if published.is_original(config):
+        weights = published.in_memory(_weights(folder))
+        made = published.config_of(config, weights)
+        return _loaded(LlavaOnevisionForConditionalGeneration, None, dtype, config=made, state_dict=weights)
     kind = config.get("model_type")
     vision, text = config.get("vision_config") or {}, config.get("text_config") or {}
-    network: Any
-    if vision.get("model_type") == "partita_tower":
-        network = LlavaForConditionalGeneration(LlavaConfig.from_pretrained(str(folder)))
-        network.load_state_dict(_weights(folder))
-        return _cast(network, torch.float32)  # batch norm's statistics span more than bfloat16 tells apart
-    if published.is_original(config):
-        weights = published.renamed(_weights(folder))
-        made = published.config_of(config, weights)
-        network = LlavaOnevisionForConditionalGeneration(made)
-        lacking = network.load_state_dict(weights, strict=False)
-        if wrong := [*lacking.unexpected_keys, *(k for k in lacking.missing_keys if not _tied(network, k))]:
-            raise UsageError(f"{folder} holds other weights than a LLaVA-OneVision has, first {wrong[0]!r}")
-        network.tie_weights()
-        return _cast(network, dtype)
-    if kind not in _CLASSES or text.get("model_type", "qwen2") != "qwen2":
+    if kind not in _CLASSES or text.get("model_type") != "qwen2" or not vision.get("model_type"):
         raise UsageError(
             f"{folder} holds a model of type {kind!r} over {text.get('model_type', '?')!r}: LLaVA or LLaVA-OneVision "
             "over Qwen2 is needed here; any other model can be served by its own server and named with --endpoint"
         )
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # nothing to wait for but the disk
-    network, told = _CLASSES[kind].from_pretrained(
-        str(folder), dtype=dtype, local_files_only=True, use_safetensors=True, output_loading_info=True
+    if vision["model_type"] == "partita_tower":
+        mini: Any = LlavaForConditionalGeneration(LlavaConfig.from_pretrained(str(folder)))
+        mini.load_state_dict({name: _float(tensor) for name, tensor in _weights(folder).items()})
+        network: Network = mini.to(torch.float32)  # batch norm's statistics span more than bfloat16 tells apart
+        return network
+    return _loaded(_CLASSES[kind], str(folder), dtype)
+
+
+def _loaded(kind: Any, folder: str | None, dtype: torch.dtype | None, **more: Any) -> Network:
+    """transformers' own reading, with every weight in its place."""
+    if folder is None and dtype is None:
+        dtype = more["state_dict"]["model.language_model.embed_tokens.weight"].dtype
+    network, told = kind.from_pretrained(
+        folder, dtype=dtype or "auto", local_files_only=True, use_safetensors=True, output_loading_info=True, **more
     )
-    if wrong := sorted(told["missing_keys"]) or sorted(map(str, told["mismatched_keys"])):
-        raise UsageError(f"{folder} lacks weights of its model, first {wrong[0]!r}: copy or export it again")
-    return _cast(network, dtype)
-
-
-def _cast(network: Any, dtype: torch.dtype) -> Network:
-    cast: Network = network.to(dtype)
+    if wrong := [*told["missing_keys"], *map(str, told["mismatched_keys"]), *_strange(told["unexpected_keys"])]:
+        raise UsageError(
+            f"{folder or 'the folder'} holds other weights than its settings say, first {sorted(wrong)[0]!r}: copy or "
+            "export the model again"
+        )
+    # One precision throughout: what is stored in another (a projector in float32, say) would fail in the first product.
+    cast: Network = network.to(network.dtype)
     return cast
 
 
+def _strange(unexpected: Iterable[str]) -> list[str]:
+    """Weights left over that are not just buffers of older versions or a pooling head."""
+    return [
+        name for name in unexpected if not re.search(r"rotary_emb\.inv_freq|position_ids|vision_model\.head\.", name)
+    ]
+
+
 def _adapted(
-    folder: Path, base: Path | None, about: About, dtype: torch.dtype
+    folder: Path, base: Path | None, about: About, dtype: torch.dtype | None
 ) -> tuple[Network, Vocabulary, Processor]:
     """A base model under LoRA, merged."""
     try:
@@ -207,20 +234,39 @@ def _adapted(
         raise UsageError(f"{folder} is a LoRA checkpoint: pip install 'partita[train]' to merge it") from None
 
     told = _json(folder / "adapter_config.json")
+    if told.get("peft_type") != "LORA":
+        raise UsageError(f"{folder} holds an adapter of type {told.get('peft_type')!r}: only LoRA is merged")
     named = base or Path(about.base or told.get("base_model_name_or_path") or "")
     below = named if named.is_absolute() or base is not None else folder / named
-    if not (below / "config.json").is_file():
+    if not (below / "config.json").is_file() or below.resolve() == folder.resolve():
         raise UsageError(f"the base model of {folder} is not at {below}: name its folder with --base")
+    if (below / "adapter_config.json").is_file():
+        raise UsageError(f"the base model at {below} is a LoRA checkpoint itself: export it first, and name that")
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise UsageError(f"{folder} has no adapter_model.safetensors: only safetensors are read")
     under = _read(below, None, dtype)
     own = folder / "tokenizer.json"
     vocabulary = read_vocabulary(folder if own.is_file() else below)
+    rows, has_lora = _trained(folder / "adapter_model.safetensors")
+    if not has_lora:
+        raise UsageError(f"{folder}/adapter_model.safetensors holds no LoRA weights: save the adapter again")
+    if rows not in (None, len(vectors_of(under.network)[0])):
+        under.network.resize_token_embeddings(rows, mean_resizing=False)  # as training did
     fit_vocabulary(under.network, vocabulary)
-    if not (folder / "adapter_model.safetensors").is_file():
-        raise UsageError(f"{folder} has no adapter_model.safetensors: only safetensors are read")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by an old name
+        warnings.simplefilter("ignore")  # what peft says of tied weights is taken care of in the export
+        warnings.filterwarnings("error", message=".*[Mm]issing adapter keys")
         adapted: Any = PeftModel.from_pretrained(under.network, str(folder), local_files_only=True)
-    return adapted.merge_and_unload(), vocabulary, under.process
+        return adapted.merge_and_unload(), vocabulary, under.process
+
+
+def _trained(adapter: Path) -> tuple[int | None, bool]:
+    """Rows of the token embeddings or the output head that the adapter holds whole, and whether it holds any LoRA."""
+    with safe_open(adapter, "pt") as file:
+        names = list(file.keys())
+        whole = [name for name in names if re.search(r"(embed_tokens|lm_head)(\.modules_to_save)?\.weight$", name)]
+        rows = {file.get_slice(name).get_shape()[0] for name in whole}
+    return (rows.pop() if len(rows) == 1 else None), any("lora_" in name for name in names)
 
 
 def _head(folder: Path, network: Network) -> EmbeddingHead:
@@ -244,14 +290,12 @@ def _head(folder: Path, network: Network) -> EmbeddingHead:
 
 
 def _weights(folder: Path) -> dict[str, Tensor]:
-    files = sorted(folder.glob("model*.safetensors"))
+    index = folder / "model.safetensors.index.json"
+    named = sorted(set(_json(index)["weight_map"].values())) if index.is_file() else None
+    files = [folder / Path(name).name for name in named] if named else sorted(folder.glob("model*.safetensors"))
     if not files:
         raise FileNotFoundError(2, "missing", "model.safetensors")
-    return {name: _float(tensor) for file in files for name, tensor in load_file(file).items()}
-
-
-def _tied(network: Network, name: str) -> bool:
-    return name == "lm_head.weight" and bool(network.config.tie_word_embeddings)
+    return {name: tensor for file in files for name, tensor in load_file(file).items()}
 
 
 def _float(tensor: Tensor) -> Tensor:

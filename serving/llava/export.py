@@ -13,7 +13,8 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,19 +24,13 @@ from huggingface_hub import save_torch_state_dict
 from safetensors.torch import save_file
 
 from serving.llava.checkpoint import Checkpoint, read_checkpoint
-from serving.llava.network import Network
+from serving.llava.names import PUBLISHED, Names, renamed
+from serving.llava.network import Network, vectors_of
 from serving.llava.prompt import CHAT_TEMPLATE, END, IMAGE
 from serving.llava.tower import TowerConfig
 from storage.errors import UsageError
 
 MANIFEST = "partita.json"
-_NAMES = (
-    ("model.language_model.", "language_model.model."),
-    ("lm_head.", "language_model.lm_head."),
-    ("model.vision_tower.", "vision_tower.vision_model."),
-    ("model.", ""),
-)
-"""transformers' names in memory, and the published ones."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +50,7 @@ def export(
     *,
     base: Path | None = None,
     name: str | None = None,
-    dtype: torch.dtype = torch.bfloat16,
+    dtype: torch.dtype | None = None,
     shard_size: int = 5_000_000_000,
     say: Callable[[str], None] = lambda _: None,
 ) -> Exported:
@@ -64,50 +59,73 @@ def export(
     Args:
         base: the checkpoint's base model, where it no longer lies where the checkpoint says.
         name: the model's name at an endpoint; None keeps the checkpoint's.
-        dtype: of the weights; the folded head is float32 always.
+        dtype: of the weights; None: as they are stored. The folded head is float32 always.
         shard_size: bytes of a weights file, at most.
         say: told what is being done.
 
     Raises:
-        UsageError: `out` exists, or what `read_checkpoint` raises.
+        UsageError: `out` exists or can't be written, or what `read_checkpoint` raises.
     """
-    if out.exists():
+    if os.path.lexists(out):
         raise UsageError(f"{out} is there already: name a folder that is not, or remove it")
-    say(f"reading {checkpoint}")
-    read = read_checkpoint(checkpoint, base=base, dtype=dtype)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
-    try:
+    with _whole_or_not_at_all(out) as draft:
+        say(f"reading {checkpoint}")
+        read = read_checkpoint(checkpoint, base=base, dtype=dtype)
         say("writing weights")
         _write_weights(read.network, draft, shard_size)
         _write_head(read, draft)
-        _write_prompting(read, checkpoint, base, draft)
+        _write_prompting(read, draft)
         total = _write_manifest(read, name or read.about.name, draft)
-        for path in draft.rglob("*"):
-            path.chmod(0o755 if path.is_dir() else 0o644)
-        draft.chmod(0o755)
-        draft.rename(out)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
     return Exported(out, name or read.about.name, total, not _has_own_tower(read.network))
 
 
+@contextmanager
+def _whole_or_not_at_all(out: Path) -> Iterator[Path]:
+    """A folder to write into, which becomes `out` at the end. It is made first: what can't be written is found out
+    before anything large is read."""
+    draft: Path | None = None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        yield draft
+        for path in draft.rglob("*"):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        draft.chmod(0o755)
+        _settle(draft)
+        draft.rename(out)
+        _settle(out.parent)
+    except OSError as error:
+        raise UsageError(
+            f"{out} can't be written ({error.strerror or error}): make room, or name another folder"
+        ) from None
+    finally:
+        if draft is not None:
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+def _settle(folder: Path) -> None:
+    """Have the disk know what lies in a folder."""
+    number = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
 def _write_weights(network: Network, folder: Path, shard_size: int) -> None:
-    weights = {_published(name): tensor.contiguous() for name, tensor in network.state_dict().items()}
-    if network.config.tie_word_embeddings:
-        weights.pop("language_model.lm_head.weight", None)
-    if _has_own_tower(network):  # names of nobody's but ours
-        weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    names: Names = () if _has_own_tower(network) else PUBLISHED  # nobody's but ours keep their own
+    weights = {renamed(name, names): tensor.contiguous() for name, tensor in network.state_dict().items()}
+    config: Any = network.config
+    tied = torch.equal(*vectors_of(network))
+    if tied:
+        weights.pop(renamed("lm_head.weight", names))
+    for part in (config, config.get_text_config()):  # LoRA may have parted what was one; readers look at either
+        part.tie_word_embeddings = tied
+        part.__dict__.pop("auto_map", None)
     save_torch_state_dict(weights, str(folder), max_shard_size=shard_size, metadata={"format": "pt"})
-    network.config.architectures = [type(network).__name__]
-    network.config.dtype = network.dtype
-    network.config.save_pretrained(str(folder))
-
-
-def _published(name: str) -> str:
-    old, new = next((pair for pair in _NAMES if name.startswith(pair[0])), ("", ""))
-    return new + name.removeprefix(old)
+    config.architectures = [type(network).__name__]
+    config.dtype = network.dtype
+    config.save_pretrained(str(folder))
 
 
 def _write_head(read: Checkpoint, folder: Path) -> None:
@@ -137,7 +155,7 @@ def _write_head(read: Checkpoint, folder: Path) -> None:
     (folder / "3_Normalize").mkdir()
 
 
-def _write_prompting(read: Checkpoint, checkpoint: Path, base: Path | None, folder: Path) -> None:
+def _write_prompting(read: Checkpoint, folder: Path) -> None:
     """Tokenizer, image processor and chat template: what makes a prompt of messages."""
     vocabulary = read.vocabulary
     vocabulary.tokenizer.save(str(folder / "tokenizer.json"))
@@ -174,10 +192,12 @@ def _write_manifest(read: Checkpoint, name: str, folder: Path) -> int:
         "sha256": {path.relative_to(folder).as_posix(): _digest(path) for path in files},
     }
     _write(folder / MANIFEST, about)
+    _digest(folder / MANIFEST)
     return sum(path.stat().st_size for path in files)
 
 
 def _digest(path: Path) -> str:
+    """SHA-256 of a file, which is on the disk then."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -11,6 +11,7 @@ import warnings
 import numpy as np
 from PIL import Image
 
+from serving.images import on_white
 from serving.llava.errors import MessageError
 
 MOST_BYTES = 32 * 1024 * 1024
@@ -60,12 +61,3 @@ def to_pixels(image: Image.Image, size: int) -> np.ndarray:
     if rgb.size != (size, size):
         rgb = rgb.resize((size, size), Image.Resampling.BILINEAR)
     return np.asarray(rgb)
-
-
-def on_white(image: Image.Image) -> Image.Image:
-    """RGB, with what is transparent on white."""
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        ground = Image.new("RGBA", layer.size, (255, 255, 255, 255))
-        image = Image.alpha_composite(ground, layer)
-    return image.convert("RGB")

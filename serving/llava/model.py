@@ -19,7 +19,7 @@ from serving.llava.errors import MessageError
 from serving.llava.images import read_image
 from serving.llava.network import Network, greedy, states_at, width_of
 from serving.llava.prompt import Message, Prompt, build_prompt, image_urls, with_embedding
-from serving.llava.sight import features
+from serving.llava.sight import Pixels, features
 from serving.llava.tower import TowerConfig
 
 LONGEST_PROMPT = 32_768
@@ -27,6 +27,9 @@ LONGEST_PROMPT = 32_768
 MOST_IMAGES = 128
 """In one question."""
 _ROWS = 32
+"""Prompts, or tiles of images, in one pass."""
+_TOKENS = 65_536
+"""In one pass, padding included."""
 _KEPT_TOKENS = 200_000
 """Of images, which are looked at once and kept for a while."""
 _CANDIDATE = re.compile(r"Candidate (\d+):")
@@ -178,10 +181,13 @@ class LlavaQwen2:
         names = {url: hashlib.blake2b(url.encode(), digest_size=16).digest() for url in urls}
         found = {url: self._seen[name] for url, name in names.items() if name in self._seen}
         fresh = [url for url in names if url not in found]
-        for at in range(0, len(fresh), _ROWS):
-            part = fresh[at : at + _ROWS]
-            pixels = [self._process(read_image(url)) for url in part]
-            found.update(zip(part, features(self.network, pixels), strict=True))
+        waiting: list[tuple[str, Pixels]] = []
+        for number, url in enumerate(fresh, 1):
+            waiting.append((url, self._process(read_image(url))))
+            if number == len(fresh) or sum(len(pixels.values) for _, pixels in waiting) >= _ROWS:
+                seen = features(self.network, [pixels for _, pixels in waiting])
+                found.update(zip((url for url, _ in waiting), seen, strict=True))
+                waiting = []
         for url, name in names.items():
             self._kept += 0 if name in self._seen else len(found[url])
             self._seen[name] = found[url]
@@ -193,13 +199,20 @@ class LlavaQwen2:
 
 def _chunks(prompts: Sequence[Prompt]) -> list[list[int]]:
     """Places of prompts of similar length, a few at a time, so that little of a batch is padding."""
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i].ids))
-    return [order[at : at + _ROWS] for at in range(0, len(order), _ROWS)]
+    chunks: list[list[int]] = []
+    for i in sorted(range(len(prompts)), key=lambda i: len(prompts[i].ids)):
+        last = chunks[-1] if chunks else []
+        if not last or len(last) >= _ROWS or (len(last) + 1) * len(prompts[i].ids) > _TOKENS:
+            chunks.append([i])
+        else:
+            last.append(i)
+    return chunks
 
 
 def _by_candidate(messages: Sequence[Message]) -> list[Sequence[Message]]:
     """The question once for each candidate, in order; unchanged when it has at most one (CONTRACT 4)."""
-    content = messages[-1].get("content") if messages else None
+    last = messages[-1] if messages else None
+    content = last.get("content") if isinstance(last, Mapping) else None
     if not isinstance(content, Sequence) or isinstance(content, str):
         return [messages]
     places = [

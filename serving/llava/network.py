@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from inspect import signature
+from typing import Any
 
 import numpy as np
 import torch
@@ -79,6 +80,12 @@ class EmbeddingHead(nn.Module):
     def beta(self) -> Tensor:
         """The factor on the cosine."""
         return self.logit_scale.exp().clamp(max=100.0)
+
+
+def vectors_of(model: Network) -> tuple[Tensor, Tensor]:
+    """Token embeddings and output head, (rows, width) each; one and the same where they are tied."""
+    given: Any = model
+    return given.get_input_embeddings().weight, given.get_output_embeddings().weight
 
 
 def to_tensor(images: np.ndarray) -> Tensor:

@@ -29,7 +29,8 @@ _PLAIN = "".join(f" | replace({old!r}, {new!r})" for old, new in _BROKEN_UP.item
 CHAT_TEMPLATE = (
     "{%- for message in messages -%}"
     "{{- '<|im_start|>' + message['role'] + '\\n' -}}"
-    "{%- if message['content'] is string -%}{{- message['content']" + _PLAIN + " -}}"
+    "{%- if message['content'] is string -%}"
+    "{{- (message['content'] | trim if message['role'] == 'assistant' else message['content'])" + _PLAIN + " -}}"
     "{%- else -%}{%- for part in message['content'] -%}"
     "{%- if part['type'] == 'text' -%}"
     "{%- if not loop.first -%}{{- '\\n' -}}{%- endif -%}{{- part['text']" + _PLAIN + " -}}"
@@ -64,6 +65,8 @@ class Vocabulary:
         pad = PAD if tokenizer.token_to_id(PAD) is not None else QWEN_PAD
         self.pad, self.start, self.end, self.image = (_id(tokenizer, name) for name in (pad, START, END, IMAGE))
         self.embedding = _id(tokenizer, EMBEDDING)
+        self.added: tuple[int, ...] = ()
+        """Entries that the model has never seen: added when the tokenizer was read."""
         self.encode = lru_cache(maxsize=4096)(self._encode)
 
     @classmethod
@@ -156,6 +159,8 @@ def image_urls(messages: Sequence[Message]) -> list[str]:
 
 
 def _plain(text: str) -> str:
+    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise MessageError("a text holds half a character (a lone surrogate): send valid Unicode")
     for control, broken_up in _BROKEN_UP.items():
         text = text.replace(control, broken_up)
     return text
@@ -179,9 +184,17 @@ def _read(messages: Sequence[Message]) -> list[tuple[str, list[tuple[str, str | 
     if not messages:
         raise MessageError("messages is empty; send at least one user message")
     for number, message in enumerate(messages):
+        if not isinstance(message, Mapping):
+            raise MessageError(f"messages[{number}] must be an object with role and content")
         if message.get("role") not in ("system", "user", "assistant"):
             raise MessageError(f"messages[{number}].role is {message.get('role')!r}; use system, user or assistant")
-    return [(message["role"], _parts(message.get("content"), number)) for number, message in enumerate(messages)]
+    return [(message["role"], _parts(_said(message), number)) for number, message in enumerate(messages)]
+
+
+def _said(message: Message) -> object:
+    """The content; blanks around the assistant's words are none of them."""
+    content = message.get("content")
+    return content.strip() if message["role"] == "assistant" and isinstance(content, str) else content
 
 
 def _parts(content: object, number: int) -> list[tuple[str, str | None]]:

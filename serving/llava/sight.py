@@ -20,7 +20,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoImageProcessor, LlavaOnevisionForConditionalGeneration
 
-from serving.llava.images import on_white, to_pixels
+from serving.images import on_white
+from serving.llava.images import to_pixels
 from serving.llava.network import Network, to_tensor
 from serving.llava.prompt import IMAGE
 from serving.llava.tower import TowerConfig
@@ -60,7 +61,7 @@ def processor_of(network: Network, folder: Path) -> Processor:
     config: Any = network.config
     auto: Any = AutoImageProcessor
     if (folder / _SETTINGS).is_file() or (folder / "processor_config.json").is_file():
-        return _Tiles(auto.from_pretrained(str(folder), local_files_only=True), config)
+        return _Tiles(auto.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False), config)
     if not isinstance(network, LlavaOnevisionForConditionalGeneration):
         raise UsageError(f"{folder} has no {_SETTINGS}: copy the model's image processor there")
     # without torchvision transformers has the form that stands on Pillow, which in older versions is the only one
@@ -126,7 +127,8 @@ class _Tiles:
     """transformers' own image processor, one image at a time."""
 
     def __init__(self, ready: Any, config: Any) -> None:
-        self._ready, self._settings, self._config = ready, ready.to_dict(), config
+        self._ready, self._config = ready, config
+        self._settings = {name: value for name, value in ready.to_dict().items() if name != "auto_map"}
         if type(ready).__name__.endswith("Pil"):
             self._ready = _resizing_with_torch(ready)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,10 @@ from transformers import (
 from partita.verbs import cli
 from serving.llava import MINI, LlavaQwen2
 from serving.llava.checkpoint import EMBEDDING_WIDTH, read_checkpoint, read_vocabulary
-from serving.llava.export import _published, export
+from serving.llava.export import export
 from serving.llava.images import read_image
-from serving.llava.network import EmbeddingHead, width_of
+from serving.llava.names import PUBLISHED, renamed
+from serving.llava.network import EmbeddingHead, vectors_of, width_of
 from serving.llava.prompt import EMBEDDING, build_prompt, image_urls, with_embedding
 from serving.llava.sight import Pixels
 from storage.errors import UsageError
@@ -43,7 +45,7 @@ def picture(width: int, height: int, seed: int) -> str:
     return url_of(Image.fromarray(noise).resize((width, height)))
 
 
-SQUARE, WIDE, TALL, LARGE = picture(56, 56, 1), picture(100, 40, 2), picture(30, 90, 3), picture(300, 260, 4)
+SQUARE, WIDE, TALL, LARGE = picture(60, 60, 1), picture(100, 40, 2), picture(30, 90, 3), picture(300, 260, 4)
 QUESTIONS: dict[str, Messages] = {
     "one image": chat("Describe the colour.", "Item:", SQUARE),
     "one wide image": chat("Describe the colour.", "Item:", WIDE),
@@ -147,13 +149,16 @@ def test_replies_are_those_of_transformers(exported: Path) -> None:
 
 
 @pytest.mark.parametrize("question", QUESTIONS)
-@pytest.mark.parametrize("form", ["asked", "described", "system", "hostile"])
+@pytest.mark.parametrize("form", ["asked", "described", "blank", "system", "hostile"])
 def test_the_chat_template_says_what_build_prompt_says(exported: Path, question: str, form: str) -> None:
     vocabulary = read_vocabulary(exported)
     tokenizer = AutoTokenizer.from_pretrained(str(exported))
     messages, more = QUESTIONS[question], {"add_generation_prompt": True}
     if form == "described":
         messages, more = described(messages), {"add_generation_prompt": False, "continue_final_message": True}
+    if form == "blank":
+        messages, more = described(messages), {"add_generation_prompt": False, "continue_final_message": True}
+        messages = [*messages[:-1], {"role": "assistant", "content": "\n Red. <embedding>"}]
     if form == "system":
         messages = [{"role": "system", "content": "Be brief.\n"}, *described(messages), *messages]
     if form == "hostile":
@@ -194,7 +199,7 @@ def test_the_size_of_qwen2_7b() -> None:
         head = EmbeddingHead(width_of(network), EMBEDDING_WIDTH)
     assert sum(p.numel() for p in network.parameters()) == pytest.approx(8.0e9, rel=0.02)
     assert head.projection.shape == (3584, 768)
-    names = {_published(name) for name in network.state_dict()}
+    names = {renamed(name, PUBLISHED) for name in network.state_dict()}
     assert "language_model.model.layers.27.mlp.down_proj.weight" in names
     assert "vision_tower.vision_model.encoder.layers.25.self_attn.out_proj.bias" in names
     assert not any(name.startswith(("model.", "lm_head")) for name in names)
@@ -292,7 +297,7 @@ def original(base: Path, folder: Path) -> Path:
     text = tiny.text_config(weights["model.embed_tokens.weight"].shape[0]).to_dict()
     config = {
         **text, "architectures": ["LlavaQwenForCausalLM"], "model_type": "llava", "image_aspect_ratio": "anyres_max_9",
-        "mm_vision_tower": "google/siglip-so400m-patch14-384", "mm_projector_type": "mlp2x_gelu",
+        "mm_vision_tower": f"google/siglip-so400m-patch14-{tiny.SIDE}", "mm_projector_type": "mlp2x_gelu",
         "image_grid_pinpoints": tiny.GRID,
     }  # fmt: skip
     (folder / "config.json").write_text(json.dumps(config))
@@ -325,7 +330,9 @@ def test_partita_mini_exports_too(tmp_path: Path) -> None:
 
 
 def test_the_command(checkpoint: Path, tmp_path: Path) -> None:
-    run = CliRunner().invoke(cli, ["serve", "export", str(checkpoint), str(tmp_path / "out"), "--name", "mine"])
+    run = CliRunner().invoke(
+        cli, ["serve", "export", str(checkpoint), str(tmp_path / "out"), "--name", "mine", "--dtype", "bfloat16"]
+    )
     assert run.exit_code == 0, run.output
     assert f"partita serve vllm {tmp_path / 'out'}" in run.output
     assert json.loads((tmp_path / "out" / "partita.json").read_text())["name"] == "mine"
@@ -366,6 +373,129 @@ def test_broken_checkpoints_are_told_apart(
     with pytest.raises(UsageError, match=told):
         export(folder, tmp_path / "out")
     assert not list(tmp_path.glob("*out*"))
+
+
+@pytest.mark.parametrize("extra", [0, 100])
+def test_any_number_of_rows_that_training_chose(base: Path, tmp_path: Path, extra: int) -> None:
+    vocabulary = read_vocabulary(base)
+    (tmp_path / "base").symlink_to(base)
+    folder = tiny.checkpoint(tmp_path / "c", tmp_path / "base", vocabulary.tokenizer, len(vocabulary) + extra)
+    done = export(folder, tmp_path / "out")
+    messages = [described(QUESTIONS["membership"])]
+    assert np.abs(LlavaQwen2.load(done.folder).embed(messages) - LlavaQwen2.load(folder).embed(messages)).max() < 1e-5
+
+
+def test_lora_parts_what_was_tied(tmp_path: Path) -> None:
+    """Token embeddings and head that were one and are trained apart: settings and weights say so on every level."""
+    base = tiny.published(tmp_path / "base", tie=True)
+    vocabulary = read_vocabulary(base)
+    folder = tiny.checkpoint(tmp_path / "c", base, vocabulary.tokenizer, len(vocabulary))
+    done = export(folder, tmp_path / "out")
+    weights, config = (
+        load_file(done.folder / "model.safetensors"),
+        json.loads((done.folder / "config.json").read_text()),
+    )
+    head, table = weights["language_model.lm_head.weight"], weights["language_model.model.embed_tokens.weight"]
+    assert not torch.equal(head, table)
+    assert config["tie_word_embeddings"] is config["text_config"]["tie_word_embeddings"] is False
+    asked = [QUESTIONS["membership"]]
+    assert LlavaQwen2.load(done.folder).generate(asked, 8) == LlavaQwen2.load(folder).generate(asked, 8)
+
+
+def test_spare_rows_hold_nothing(tmp_path: Path) -> None:
+    base = tiny.published(tmp_path / "base", spare=40)
+    before = load_file(base / "model.safetensors")["language_model.model.embed_tokens.weight"]
+    read = read_checkpoint(base)
+    table, own = vectors_of(read.network)[0], tiny.tokenizer().get_vocab_size()
+    assert len(table) == len(before)
+    assert torch.allclose(table[read.vocabulary.embedding], before[:own].mean(0), atol=1e-6)
+
+
+def test_weights_stay_as_they_are_stored(base: Path, tmp_path: Path) -> None:
+    half = export(base, tmp_path / "half", dtype=torch.bfloat16).folder
+    again = export(half, tmp_path / "again").folder
+    one, two = load_file(half / "model.safetensors"), load_file(again / "model.safetensors")
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    messages = [described(q) for q in QUESTIONS.values()]
+    assert np.abs(LlavaQwen2.load(half).embed(messages) - LlavaQwen2.load(again).embed(messages)).max() < 1e-5
+
+
+def test_no_code_of_a_model_is_run(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("builtins.input", lambda *_: "y")
+    folder = broken(base, tmp_path / "evil", "evil.py", f"open({str(tmp_path / 'ran')!r}, 'w')".encode())
+    settings = {"image_processor_type": "Evil", "auto_map": {"AutoImageProcessor": "evil.Evil"}}
+    (folder / "preprocessor_config.json").write_text(json.dumps(settings))
+    with pytest.raises(UsageError):
+        export(folder, tmp_path / "out")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_full_disk_leaves_nothing(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("serving.llava.export.save_torch_state_dict", full)
+    with pytest.raises(UsageError, match=r"out can't be written \(No space left"):
+        export(base, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda c: {k: v for k, v in c.items() if k != "text_config"}, "over Qwen2 is needed"),
+        (lambda c: {**c, "text_config": {**c["text_config"], "model_type": "llama"}}, "over Qwen2 is needed"),
+        (lambda c: {**c, "text_config": {k: v for k, v in c["text_config"].items() if k != "model_type"}}, "Qwen2"),
+        (lambda c: {**c, "text_config": {**c["text_config"], "hidden_size": 2**40}}, "can't be read|other weights"),
+        (
+            lambda c: {**c, "text_config": {**c["text_config"], "num_hidden_layers": 1, "layer_types": None}},
+            "other weights",
+        ),
+        (
+            lambda c: {**c, "text_config": {**c["text_config"], "num_hidden_layers": 3, "layer_types": None}},
+            "other weights",
+        ),
+    ],
+)
+def test_odd_settings(base: Path, tmp_path: Path, change: Callable[[Any], Any], told: str) -> None:
+    config = change(json.loads((base / "config.json").read_text()))
+    folder = broken(base, tmp_path / "odd", "config.json", json.dumps(config).encode())
+    with pytest.raises(UsageError, match=told):
+        export(folder, tmp_path / "out")
+
+
+@pytest.mark.parametrize("place", ["file/below", "dangling"])
+def test_places_that_can_not_be_written(base: Path, tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UsageError):
+        export(base, tmp_path / place)
+
+
+def test_adapters_that_are_none(checkpoint: Path, base: Path, tmp_path: Path) -> None:
+    about = json.dumps({"format": 2, "base": str(base)}).encode()
+    config = json.loads((checkpoint / "adapter_config.json").read_text())
+    weights = load_file(checkpoint / "adapter_model.safetensors")
+    without = {name: tensor for name, tensor in weights.items() if "lora_" not in name}
+    folder = broken(checkpoint, tmp_path / "a", "partita.json", about)
+    save_file(without, str(folder / "adapter_model.safetensors"))
+    with pytest.raises(UsageError, match="no LoRA weights"):
+        export(folder, tmp_path / "out")
+    one = next(name for name in weights if "lora_" in name)
+    save_file({n: t for n, t in weights.items() if n != one}, str(folder / "adapter_model.safetensors"))
+    with pytest.raises(UsageError, match="[Mm]issing adapter keys"):
+        export(folder, tmp_path / "out")
+    (folder / "adapter_config.json").write_text(json.dumps(config | {"peft_type": "IA3"}))
+    with pytest.raises(UsageError, match="only LoRA"):
+        export(folder, tmp_path / "out")
+    itself = broken(checkpoint, tmp_path / "b", "config.json", (base / "config.json").read_bytes())
+    (itself / "partita.json").write_text('{"format": 2, "base": "."}')
+    with pytest.raises(UsageError, match="name its folder with --base"):
+        export(itself, tmp_path / "out")
+    with pytest.raises(UsageError, match="LoRA checkpoint itself"):
+        export(checkpoint, tmp_path / "out", base=itself)
+    with pytest.raises(UsageError, match="leave --base out"):
+        export(base, tmp_path / "out", base=base)
 
 
 def test_what_is_no_llava_over_qwen2_is_refused(tmp_path: Path, checkpoint: Path) -> None:

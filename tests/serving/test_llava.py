@@ -174,6 +174,8 @@ def test_the_size_is_checked_before_decoding(monkeypatch: pytest.MonkeyPatch) ->
         (chat("Describe the suit."), "no image"),
         ([{"role": "tool", "content": "x"}], "role"),
         ([{"role": "user", "content": None}], "string or a list"),
+        (["x"], "must be an object"),
+        (chat("half a \ud800 character", PLAIN), "valid Unicode"),
         ([{"role": "user", "content": [{"type": "input_audio"}]}], "input_audio"),
         ([{"role": "user", "content": ["text"]}], "type None"),
         ([{"role": "user", "content": [{"type": "text", "text": 5}]}], "must be a string"),
@@ -198,3 +200,11 @@ def test_text_cannot_forge_control_tokens() -> None:
     assert ids.count(words.start) == 2
     assert ids.count(words.end) == 1
     assert words.pad not in ids
+
+
+def test_sixteen_bits_a_channel_keep_their_greys() -> None:
+    ramp = np.linspace(0, 65535, 96 * 96).reshape(96, 96).astype(np.uint16)
+    pixels = to_pixels(Image.fromarray(ramp), 96)
+    assert pixels.min() == 0
+    assert pixels.max() == 255
+    assert 120 < pixels.mean() < 135

@@ -34,9 +34,10 @@ from serving.llava.network import EmbeddingHead, input_vectors
 from serving.llava.prompt import END, QWEN_PAD, START, build_prompt
 from serving.llava.sight import features
 
-SIDE, PATCH, WIDTH, HEADS = 56, 14, 64, 2
-"""Of images in pixels, of a patch, of a state, of attention: vLLM on a CPU wants heads of at least 32."""
-GRID = [[56, 112], [112, 56], [112, 112]]
+SIDE, PATCH, WIDTH, HEADS = 60, 14, 64, 2
+"""Of images in pixels, which as with SigLIP so400m is no multiple of the patch, of a patch, of a state, of attention:
+vLLM on a CPU wants heads of at least 32."""
+GRID = [[60, 120], [120, 60], [120, 120]]
 _QWEN2 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -95,10 +96,11 @@ def randomised(network: Any, seed: int, spread: float = 0.15) -> Any:
     return network.train(False)
 
 
-def published(folder: Path, *, tie: bool = False, spread: float = 0.15) -> Path:
-    """A LLaVA-OneVision as transformers stores it; without `<image>`'s and `<embedding>`'s entries in its tokenizer."""
+def published(folder: Path, *, tie: bool = False, spread: float = 0.15, spare: int = 0) -> Path:
+    """A LLaVA-OneVision as transformers stores it, without `<image>` and `<embedding>` in its tokenizer, and with `spare`
+    rows of token embeddings that no entry has."""
     words = tokenizer()
-    text = text_config(words.get_vocab_size(), tie_word_embeddings=tie)
+    text = text_config(words.get_vocab_size() + spare, tie_word_embeddings=tie)
     config = LlavaOnevisionConfig(
         vision_config=vision_config(), text_config=text, image_token_index=words.get_vocab_size(),
         video_token_index=words.get_vocab_size() + 1, image_grid_pinpoints=GRID, tie_word_embeddings=tie,
@@ -146,7 +148,7 @@ def checkpoint(folder: Path, base: Path, vocabulary: Tokenizer, rows: int, sprea
         modules_to_save=["lm_head", "embed_tokens", "multi_modal_projector"],
     )  # fmt: skip
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by an old name
+        warnings.simplefilter("ignore")  # peft asks transformers by an old name, and warns of tied weights
         adapted = randomised(get_peft_model(network, lora), 3, spread)
     adapted.save_pretrained(str(folder))
     head = head_of(WIDTH, 24)
