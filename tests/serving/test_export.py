@@ -483,7 +483,7 @@ def test_adapters_that_are_none(checkpoint: Path, base: Path, tmp_path: Path) ->
         export(folder, tmp_path / "out")
     one = next(name for name in weights if "lora_" in name)
     save_file({n: t for n, t in weights.items() if n != one}, str(folder / "adapter_model.safetensors"))
-    with pytest.raises(UsageError, match="[Mm]issing adapter keys"):
+    with pytest.raises(UsageError, match=r"[Mm]issing adapter keys"):
         export(folder, tmp_path / "out")
     (folder / "adapter_config.json").write_text(json.dumps(config | {"peft_type": "IA3"}))
     with pytest.raises(UsageError, match="only LoRA"):

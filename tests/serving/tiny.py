@@ -97,8 +97,10 @@ def randomised(network: Any, seed: int, spread: float = 0.15) -> Any:
 
 
 def published(folder: Path, *, tie: bool = False, spread: float = 0.15, spare: int = 0) -> Path:
-    """A LLaVA-OneVision as transformers stores it, without `<image>` and `<embedding>` in its tokenizer, and with `spare`
-    rows of token embeddings that no entry has."""
+    """A LLaVA-OneVision as transformers stores it, without `<image>` and `<embedding>` in its tokenizer.
+
+    `spare` is how many rows of token embeddings have no entry.
+    """
     words = tokenizer()
     text = text_config(words.get_vocab_size() + spare, tie_word_embeddings=tie)
     config = LlavaOnevisionConfig(
