@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -26,6 +27,7 @@ class RunnerLog:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._mark = 0
+        self._told = False
 
     def opened(self, headline: str) -> IO[bytes]:
         """The file, to be handed to a process that starts.
@@ -52,18 +54,32 @@ class RunnerLog:
         """The error that the process ended of, or else its last line."""
         return last_error(self._lines())
 
-    def shorten(self) -> None:
-        """Move what is in the file to the one beside it if it has become long; the process writes on."""
-        if not self.path.is_file() or self.path.stat().st_size <= LONGEST:
-            return
-        shutil.copyfile(self.path, self.path.with_name(f"{self.path.name}.1"))
-        os.truncate(self.path, 0)  # the process appends: it goes on at the new end
-        self._mark = 0
+    def shorten(self) -> str | None:
+        """Move what is in the file to the one beside it if it has become long; the process writes on.
+
+        Where that can't be done the file is emptied all the same, and the first time it is told, in one line. No error
+        is raised: the process is worth more than its log.
+        """
+        failed = None
+        try:
+            if not self.path.is_file() or self.path.stat().st_size <= LONGEST:
+                return None
+            try:
+                shutil.copyfile(self.path, self.path.with_name(f"{self.path.name}.1"))
+            except OSError as error:
+                failed = f"{self.path}.1 can't be written ({error.strerror or error}): what was in the log is lost"
+            os.truncate(self.path, 0)  # the process appends: it goes on at the new end
+            self._mark = 0
+        except OSError as error:
+            failed = f"{self.path} can't be kept short ({error.strerror or error}): it grows"
+        if failed is None or self._told:
+            return None
+        self._told = True
+        return failed
 
     def _lines(self) -> list[str]:
-        if not self.path.is_file():
-            return []
-        with self.path.open("rb") as file:
+        text = ""
+        with suppress(OSError), self.path.open("rb") as file:
             end = file.seek(0, os.SEEK_END)
             file.seek(max(self._mark, end - _TAIL))
             text = file.read().decode("utf-8", "replace")

@@ -23,7 +23,7 @@ from typing import Any
 from serving.restarts import Restarts
 from serving.runner_log import RunnerLog
 from serving.vllm import Runner
-from storage.errors import EndpointUnreachable
+from storage.errors import EndpointUnreachable, UsageError
 
 _LIFELINE = Path(__file__).with_name("lifeline.py")
 _TITLES = {"generate": "the generating runner", "embed": "the embedding runner"}
@@ -175,7 +175,7 @@ class _Watched:
             try:
                 await self.begin()
                 served, why = await self._service()
-            except EndpointUnreachable as error:
+            except (EndpointUnreachable, UsageError) as error:  # the latter: its log can't be written any more
                 served, why = 0.0, str(error)
         raise EndpointUnreachable(f"{why}; given up after {restarts.count} restarts: see its log, then start again")
 
@@ -208,7 +208,8 @@ class _Watched:
         while misses < self._patience.misses:
             if (how := await self._ended_within(self._patience.every)) is not None:
                 return time.monotonic() - began, f"{self._title} ended ({self._words(how)})"
-            self._log.shorten()
+            if (trouble := self._log.shorten()) is not None:
+                self._say(trouble)
             well = await healthy(self._runner.host, self._runner.port, self._patience.answer)
             misses = 0 if well else misses + 1
         return time.monotonic() - began, f"{self._title} gave {misses} times in a row no good answer to GET /health"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -66,6 +68,45 @@ def test_a_long_log_is_put_aside_under_a_process_that_writes_on(
         file.flush()
         log.shorten()
     assert log.path.read_bytes() == b"y\n" and log.last_line() == "y"
+
+
+@pytest.mark.parametrize("fault", ["folder", "full"])
+def test_a_log_that_cannot_be_put_aside_is_emptied_and_told_of_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(runner_log, "LONGEST", 8)
+    log = RunnerLog(tmp_path / "embed.log")
+    if fault == "folder":
+        (tmp_path / "embed.log.1").mkdir()
+    else:
+        monkeypatch.setattr("shutil.copyfile", full)
+    told = []
+    with log.opened("start") as file:
+        for _ in range(3):
+            file.write(b"KeyError: 'of this start'\n")
+            file.flush()
+            assert log.last_line() == "KeyError: 'of this start'"
+            told.append(log.shorten())
+            assert log.path.stat().st_size == 0
+    why = {"folder": "Is a directory", "full": "No space left on device"}[fault]
+    assert told == [f"{log.path}.1 can't be written ({why}): what was in the log is lost", None, None]
+
+
+def test_a_log_that_cannot_even_be_emptied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no(*_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(runner_log, "LONGEST", 8)
+    monkeypatch.setattr("os.truncate", no)
+    log = RunnerLog(tmp_path / "embed.log")
+    log.opened("a long headline").close()
+    assert [log.shorten(), log.shorten()] == [
+        f"{log.path} can't be kept short (Operation not permitted): it grows",
+        None,
+    ]
 
 
 def test_a_log_that_cannot_be_written(tmp_path: Path) -> None:

@@ -283,6 +283,24 @@ async def test_a_runner_that_fails_again_and_again_ends_both(world: World) -> No
     assert not world.left() and not world.processes()
 
 
+async def test_trouble_with_logs_stops_nobody(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("serving.runner_log.LONGEST", 8)
+    for name, port in (("generate", world.port), ("embed", world.embed_port)):
+        (world.folder / "logs" / f"{name}-{port}.log.1").mkdir(parents=True)
+    watch = Watch(world, restarts=Restarts(most=8, first=0.05))
+    await watch.hears(r"generate-\d+\.log\.1 can't be written \(Is a directory\)")
+    await watch.hears(r"embed-\d+\.log\.1 can't be written \(Is a directory\)")
+    log = world.folder / "logs" / f"embed-{world.embed_port}.log"
+    log.unlink()
+    log.mkdir()  # nor can it be written when the runner is started again
+    os.kill(world.started("embed")["pid"], signal.SIGKILL)
+    await watch.hears("starting it again", times=2)
+    log.rmdir()
+    await watch.hears("the embedding runner answers", times=2)
+    assert alive(world.started("generate")["pid"]) and sum(".log.1 can't be" in line for line in watch.said) == 2
+    await watch.stop()
+
+
 async def test_a_long_wait_is_told_with_the_last_line_of_the_log(world: World) -> None:
     world.tell("generate", "dawdle")
     watch = Watch(world, tell=0.05)
