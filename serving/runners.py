@@ -98,7 +98,11 @@ async def _serve(
     turn = asyncio.Semaphore(1 if take_turns else len(runners))
     watched = [_Watched(runner, logs, patience, turn, say) for runner in runners]
     try:
-        await _together(*(runner.begin() for runner in watched))
+        if take_turns:  # the next begins only if this one answers: a failed one hands its turn on before all is ended
+            for runner in watched:
+                await runner.begin()
+        else:
+            await _together(*(runner.begin() for runner in watched))
         ready()
         await _together(*(runner.keep() for runner in watched))
     finally:

@@ -173,6 +173,12 @@ def test_a_runner_that_dies_at_start_says_why(world: World) -> None:
     assert f"log: .partita/vllm/embed-{world.embed_port}.log" in last
 
 
+def test_if_the_first_does_not_start_the_second_is_not_tried(world: World) -> None:
+    code, err = refused(world, "--vllm", "/bin/true")
+    assert code == 4 and "the generating runner did not start (exit status 0" in err
+    assert "embedding" not in err and not list(world.folder.glob(".partita/vllm/embed-*"))
+
+
 def test_a_runner_that_never_answers_is_given_up(world: World) -> None:
     world.tell("generate", "hang")
     code, err = refused(world, "--start-timeout", "0.1")
