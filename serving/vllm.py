@@ -157,6 +157,7 @@ def _check(setup: Setup, environ: Mapping[str, str]) -> None:
             raise UsageError(f"{option} {','.join(gpus)}: name each GPU once")
         if gpus and setup.tensor_parallel and setup.tensor_parallel > len(gpus):
             raise UsageError(f"--tensor-parallel-size {setup.tensor_parallel}: {option} names only {len(gpus)}")
+        _check_gpus(option, gpus, environ.get("CUDA_VISIBLE_DEVICES"))
     if setup.memory is not None:
         given = ",".join(f"{share:g}" for share in setup.memory)
         if not all(0 < share <= 1 for share in setup.memory):
@@ -168,6 +169,19 @@ def _check(setup: Setup, environ: Mapping[str, str]) -> None:
         raise UsageError("VLLM_API_KEY is set: set PARTITA_API_KEY instead, which `partita run` reads too")
     for arguments in (setup.extra, setup.generate_extra, setup.embed_extra):
         _check_arguments(arguments)
+
+
+def _check_gpus(option: str, gpus: tuple[str, ...], ours: str | None) -> None:
+    """See that no number is named which is not ours to use: a scheduler's word on that would be overwritten."""
+    if ours is None:
+        return
+    visible = [gpu.strip() for gpu in ours.split(",")]
+    for gpu in gpus:
+        if gpu.isdecimal() and gpu not in visible:
+            raise UsageError(
+                f"{option} {','.join(gpus)}: GPU {gpu} is not in CUDA_VISIBLE_DEVICES={ours!r}: "
+                f"choose among those, or leave {option} out"
+            )
 
 
 def _check_arguments(arguments: Sequence[str]) -> None:

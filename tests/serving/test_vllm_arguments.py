@@ -77,6 +77,33 @@ def test_gpus_and_their_memory(given: dict[str, Any], visible: Any, spread: Any,
 
 
 @pytest.mark.parametrize(
+    ("ours", "gpus", "embed_gpus"),
+    [("4,5,6", ("4", "5"), ("6",)), (" 4, 5 ", ("4", "5"), ()), ("GPU-1a", ("GPU-1a",), ()), ("4", ("MIG-7",), ())],
+)
+def test_gpus_are_chosen_among_those_of_the_environment(
+    ours: str, gpus: tuple[str, ...], embed_gpus: tuple[str, ...]
+) -> None:
+    both = runners(replace(SETUP, gpus=gpus, embed_gpus=embed_gpus), {"CUDA_VISIBLE_DEVICES": ours})
+    seen = [runner.environment["CUDA_VISIBLE_DEVICES"] for runner in both]
+    assert seen == [",".join(gpus), ",".join(embed_gpus or gpus)]
+
+
+def test_without_gpus_named_the_runners_see_those_of_the_environment() -> None:
+    for ours in ("4,5", ""):
+        for runner in runners(SETUP, {"CUDA_VISIBLE_DEVICES": ours}):
+            assert runner.environment["CUDA_VISIBLE_DEVICES"] == ours
+
+
+@pytest.mark.parametrize("ours", ["1,2", "", "GPU-0", "10,11", "NoDevFiles"])
+@pytest.mark.parametrize("option", ["--gpus", "--embed-gpus"])
+def test_gpus_that_the_environment_does_not_give_are_refused(ours: str, option: str) -> None:
+    named: dict[str, Any] = {"gpus": ("0",)} if option == "--gpus" else {"gpus": ("GPU-0",), "embed_gpus": ("0",)}
+    says = f"{option} 0: GPU 0 is not in CUDA_VISIBLE_DEVICES='{ours}': choose among those, or leave {option} out"
+    with pytest.raises(UsageError, match=says):
+        runners(replace(SETUP, **named), {"CUDA_VISIBLE_DEVICES": ours})
+
+
+@pytest.mark.parametrize(
     ("given", "says"),
     [
         ({"embed_port": 8000}, "both runners on port 8000: give another --embed-port"),

@@ -63,8 +63,9 @@ class World:
 
     @property
     def environ(self) -> dict[str, str]:
-        """The environment of a user who knows nothing of secrets."""
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("PARTITA_", "OPENAI_", "VLLM_"))}
+        """The environment of a user who knows nothing of secrets, on a machine without a scheduler."""
+        others = ("PARTITA_", "OPENAI_", "VLLM_", "CUDA_VISIBLE_DEVICES")
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(others)}
         return {**kept, "PYTHONPATH": str(ROOT), "FAKE_VLLM": str(self.folder / "fakes")}
 
     def tell(self, name: str, misbehave: str) -> None:
