@@ -24,6 +24,8 @@ SHARED = (0.6, 0.3)
 OWN = (0.9, 0.9)
 
 _NEVER = {
+    "--config": "what a file says can't be seen here, and a key or foreign code may be in it: give options one by one",
+    "--hf-token": "nothing is fetched",
     "--api-key": "everybody on the machine can read it there: set PARTITA_API_KEY",
     "--trust-remote-code": "Partita serves no model that brings its own code",
     "--served-model-name": "the name is the one in the model's partita.json",
@@ -34,6 +36,7 @@ _NEVER = {
     "--uds": "the runners are watched by way of their ports",
     "--ssl-keyfile": "the runners are watched without TLS: put a proxy before them",
     "--ssl-certfile": "the runners are watched without TLS: put a proxy before them",
+    "--ssl-ca-certs": "the runners are watched without TLS: put a proxy before them",
 }
 
 
