@@ -11,6 +11,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,9 @@ from storage.errors import UsageError
 SHARED = (0.6, 0.3)
 """Shares of a GPU's memory when both runners use it. The weights are in both; the generating one needs more cache."""
 OWN = (0.9, 0.9)
+
+_LONGEST_NAME = 200
+"""Characters of a model's name."""
 
 _NEVER = {
     "--config": "what a file says can't be seen here, and a key or foreign code may be in it: give options one by one",
@@ -240,23 +244,52 @@ def check_model(folder: Path) -> str | None:
         )
     if not (folder / "config.json").is_file():
         raise UsageError(f"{folder} has no config.json: make a folder for vLLM with `partita serve export`")
-    if not isinstance(_read_json(folder / "config.json").get("architectures"), list):
+    config = _read_json(folder / "config.json")
+    vision = config.get("vision_config")
+    if isinstance(vision, dict) and vision.get("model_type") == "partita_tower":
+        ours = f"partita serve --model {shlex.quote(str(folder))}"
+        raise UsageError(f"vLLM has no vision tower like this model's; serve it with `{ours}`")
+    if not isinstance(config.get("architectures"), list):
         raise UsageError(f"{folder / 'config.json'} names no architecture: export the model again")
     if not any(folder.glob("*.safetensors")):
         raise UsageError(f"{folder} has no weights (*.safetensors): export the model again")
     if not (folder / "modules.json").is_file():
         return (
-            f"{folder} has no modules.json: embeddings will be bare states, without a trained head; "
-            "`partita serve export` writes one"
+            f"{folder} has no modules.json, so it was not exported: embeddings will be bare states, without a trained "
+            "head, and Partita's chat template and `<embedding>` are missing; "
+            f"`partita serve export {shlex.quote(str(folder))} OUT` makes a folder that has them"
         )
     return None
 
 
 def model_name(folder: Path) -> str:
-    """What an exported model calls itself; the folder's name if it doesn't."""
+    """What an exported model calls itself; the folder's name if it doesn't.
+
+    Raises:
+        UsageError: it is no name for commands, requests and lines: says how to give it another.
+    """
     about = folder / "partita.json"
-    name = _read_json(about).get("name") if about.is_file() else None
-    return name if isinstance(name, str) and name else folder.absolute().name
+    told = _read_json(about) if about.is_file() else {}
+    name = told.get("name", folder.absolute().name)
+    why = _what_is_wrong_with(name)
+    if why is None:
+        return str(name)
+    where, remedy = (about, "export it again with `partita serve export --name NAME`")
+    if "name" not in told:
+        where, remedy = (folder, f"rename the folder, or {remedy}")
+    raise UsageError(f"the model's name in {str(where)!r} {why}: {remedy}")
+
+
+def _what_is_wrong_with(name: object) -> str | None:
+    if not isinstance(name, str) or not name:
+        return "is no text"
+    if len(name) > _LONGEST_NAME:
+        return f"has {len(name)} characters, more than {_LONGEST_NAME}"
+    if name.startswith("-"):
+        return f"begins with a hyphen, as options do ({name!a})"
+    if not name.isprintable() or " " in name:  # no other blank is printable
+        return f"has blanks or control characters ({name!a})"
+    return None
 
 
 def _read_json(path: Path) -> dict[str, object]:

@@ -172,6 +172,62 @@ def test_a_model_is_called_what_it_calls_itself(tmp_path: Path) -> None:
     assert model_name(make_model(tmp_path / "b")) == "b"
 
 
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("--api-key=x", r"begins with a hyphen, as options do \('--api-key=x'\)"),
+        ("two words", "has blanks or control characters"),
+        ("line\n=== forged", r"has blanks or control characters \('line\\n=== forged'\)"),
+        ("tab\t", "has blanks or control characters"),
+        ("red\x1b[31m", "has blanks or control characters"),
+        ("no\u00a0break", "has blanks or control characters"),
+        ("half\ud800", "has blanks or control characters"),
+        ("x" * 201, "has 201 characters, more than 200"),
+        ("", "is no text"),
+        (7, "is no text"),
+        (None, "is no text"),
+        (["cards"], "is no text"),
+    ],
+)
+def test_a_name_that_is_none_for_a_command_or_a_line(tmp_path: Path, name: Any, says: str) -> None:
+    with pytest.raises(
+        UsageError, match=f"{says}.*: export it again with `partita serve export --name NAME`$"
+    ) as caught:
+        model_name(make_model(tmp_path / "model", name=name))
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 600
+
+
+def test_names_that_will_do(tmp_path: Path) -> None:
+    for number, name in enumerate(("Qwen/Qwen2-7B", "x" * 200, "spielkarten-ä", "卡片", "a'b")):
+        assert model_name(make_model(tmp_path / f"{number}", name=name)) == name
+
+
+def test_a_folder_whose_name_is_no_name(tmp_path: Path) -> None:
+    with pytest.raises(
+        UsageError, match="rename the folder, or export it again with `partita serve export --name NAME`"
+    ):
+        model_name(make_model(tmp_path / "two words"))
+    assert model_name(make_model(tmp_path / "three more words", name="cards")) == "cards"
+
+
+@pytest.mark.parametrize("architectures", [', "architectures": ["LlavaForConditionalGeneration"]', ""])
+def test_a_model_with_a_tower_of_our_own_is_not_for_vllm(tmp_path: Path, architectures: str) -> None:
+    folder = make_model(tmp_path / "mini")
+    (folder / "config.json").write_text(f'{{"vision_config": {{"model_type": "partita_tower"}}{architectures}}}')
+    with pytest.raises(UsageError) as caught:
+        check_model(folder)
+    assert str(caught.value) == (
+        f"vLLM has no vision tower like this model's; serve it with `partita serve --model {folder}`"
+    )
+    (folder / "config.json").write_text('{"vision_config": ["odd"], "architectures": ["X"]}')
+    assert check_model(folder) is None
+
+
+def test_the_model_that_ships_is_not_for_vllm() -> None:
+    with pytest.raises(UsageError, match="serve it with `partita serve --model"):
+        check_model(Path(__file__).parents[2] / "serving/llava/weights/partita-mini")
+
+
 def test_a_folder_that_is_no_exported_model_is_told_from_one(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     with pytest.raises(UsageError, match="there is no model folder"):
@@ -179,7 +235,9 @@ def test_a_folder_that_is_no_exported_model_is_told_from_one(tmp_path: Path) -> 
     make_model(folder)
     assert check_model(folder) is None
     (folder / "modules.json").unlink()
-    assert "without a trained head" in (check_model(folder) or "")
+    caution = check_model(folder) or ""
+    assert "without a trained head" in caution and "chat template and `<embedding>` are missing" in caution
+    assert f"`partita serve export {folder} OUT` makes a folder that has them" in caution and "\n" not in caution
     (folder / "model.safetensors").unlink()
     with pytest.raises(UsageError, match="no weights"):
         check_model(folder)
