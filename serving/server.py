@@ -8,6 +8,7 @@ Importing this module is cheap; the model and the server load when they are need
 from __future__ import annotations
 
 import ipaddress
+import logging
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -143,8 +144,11 @@ def uvicorn_server(app: Starlette) -> uvicorn.Server:
 
 
 def serve(app: Starlette, listener: socket.socket) -> None:
-    """Answer on `listener` until interrupted."""
-    uvicorn_server(app).run(sockets=[listener])
+    """Answer on `listener` until interrupted; a second Ctrl-C does not wait for answers under way."""
+    server = uvicorn_server(app)
+    # whoever won't wait knows that something is cut short, and needs no traceback of it
+    logging.getLogger("uvicorn.error").addFilter(lambda _: not server.force_exit)
+    server.run(sockets=[listener])
 
 
 def base_url(listener: socket.socket) -> str:

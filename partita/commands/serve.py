@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -10,6 +11,7 @@ from click.core import ParameterSource
 from partita.keys import own_key
 from partita.lazy import LazyGroup
 from partita.settings import read_environment
+from partita.signals import ignore_signals
 from storage.errors import UsageError
 
 FORMS = {
@@ -41,7 +43,7 @@ FORMS = {
 def command(ctx: click.Context, model_path: Path | None, host: str, port: int, batch_size: int) -> None:
     """Serve a model as an OpenAI-compatible API: chat with images, chat-form embeddings.
 
-    Without a command: the built-in server, for the built-in model or another LLaVA-Qwen2 folder.
+    Without a command: the built-in server, for the built-in model or another LLaVA-Qwen2 folder. Ctrl-C stops it.
     """
     if ctx.invoked_subcommand is not None:
         for name in ctx.params:
@@ -53,4 +55,12 @@ def command(ctx: click.Context, model_path: Path | None, host: str, port: int, b
 
     key = own_key(read_environment())  # not OPENAI_API_KEY, which is nothing to ask of others
     secret = key.get_secret_value() if key else None
-    run_server(model_path, host, port, batch_size=batch_size, api_key=secret)
+    try:
+        run_server(model_path, host, port, batch_size=batch_size, api_key=secret, say=_say)
+    except KeyboardInterrupt:
+        ignore_signals()  # that is how a server ends; there is nothing to be kept or resumed
+
+
+def _say(line: str) -> None:
+    with suppress(BrokenPipeError):  # whoever read it has it; the server is for others
+        click.echo(line)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import os
+import signal
 import socket
+import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,7 @@ from storage.errors import UsageError
 from tests.serving.fake_model import FakeModel
 from tests.serving.scripted import HTML, MODELS, chat, error, scripted
 
+ROOT = Path(__file__).parents[2]
 PIXEL = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
 
 
@@ -290,6 +294,51 @@ def test_run_server_says_where_and_ends(monkeypatch: pytest.MonkeyPatch) -> None
     said: list[str] = []
     run_server(port=0, say=said.append)
     assert said[0].startswith("fake-vlm answers at http://127.0.0.1:") and served[0].fileno() == -1
+
+
+SERVE = """
+import serving.server as server
+from tests.serving.fake_model import FakeModel
+
+server.load_model = lambda *_: {model}
+import partita.__main__
+partita.__main__.main()
+"""
+
+
+@contextmanager
+def process(model: str, *more: str) -> Iterator[subprocess.Popen[str]]:
+    """`partita serve` as a user starts it, but for the model; killed at the end of the block if it still runs."""
+    command = [sys.executable, "-c", SERVE.format(model=model), "serve", "--port", "0", *more]
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as started:
+        try:
+            yield started
+        finally:
+            started.kill()
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_server_that_is_asked_to_stop_has_done_well(how: signal.Signals, times: int) -> None:
+    with process("FakeModel()") as server:
+        assert server.stdout is not None
+        url = server.stdout.readline().split()[-1]
+        assert httpx.get(url.removesuffix("v1") + "health", timeout=20).status_code == 200
+        for _ in range(times):
+            server.send_signal(how)
+        out, err = server.communicate(timeout=30)
+    assert (server.returncode, out, err) == (0, "", "")
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_a_server_that_is_asked_to_stop_while_it_loads_has_done_well(how: signal.Signals) -> None:
+    with process("print('loading', flush=True) or __import__('time').sleep(60)") as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == "loading\n"
+        server.send_signal(how)
+        out, err = server.communicate(timeout=30)
+    assert (server.returncode, out, err) == (0, "", "")
 
 
 async def test_the_probe_finds_what_an_endpoint_can_do() -> None:
