@@ -19,6 +19,7 @@ YES, NO, UNKNOWN = Conclusion
         ("<CONCLUSION>\nYES\n</CONCLUSION>.  \n", YES),
         ("**<CONCLUSION> NO </CONCLUSION>**", NO),
         ("<think>maybe <CONCLUSION> YES </CONCLUSION></think> <CONCLUSION> NO </CONCLUSION>", NO),
+        ("maybe <CONCLUSION> YES </CONCLUSION></think> <CONCLUSION> NO </CONCLUSION>", NO),
         ("", UNKNOWN),
         ("Yes, certainly.", UNKNOWN),
         ("<CONCLUSION> MAYBE </CONCLUSION>", UNKNOWN),

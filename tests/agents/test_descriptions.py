@@ -11,6 +11,7 @@ from agents.descriptions import read_description
         ("The suit is hearts.", "The suit is hearts."),
         ("The suit is hearts. <embedding>", "The suit is hearts."),
         ("<think>Red, two lobes:\n hearts.</think>\n\nThe suit is hearts.<embedding>\n", "The suit is hearts."),
+        ("Red, two lobes.\n</think>\n\nThe suit is hearts.", "The suit is hearts."),
         ("<embedding>", ""),
         ("Hearts.\n", "Hearts.\n"),
         ("<think>cut off", "<think>cut off"),

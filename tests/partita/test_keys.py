@@ -60,6 +60,12 @@ def test_a_file_that_others_can_read_is_refused(file: Path, mode: int) -> None:
         find_keys(environment(PARTITA_API_KEY_FILE=str(file)))
 
 
+@pytest.mark.parametrize("written", [b"\xef\xbb\xbfsk-from-an-editor\r\n", b"  sk-from-an-editor \n# comment"])
+def test_what_editors_put_around_a_key(file: Path, written: bytes) -> None:
+    file.write_bytes(written)
+    assert read_key(file, "PARTITA_API_KEY_FILE").get_secret_value() == "sk-from-an-editor"
+
+
 def test_files_that_are_none(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkfifo(tmp_path / "pipe", 0o600)  # nobody writes to it: reading would wait for ever
     (tmp_path / "empty").touch(0o600)

@@ -32,6 +32,15 @@ async def test_an_endpoint_that_can_do_all() -> None:
     assert not any("structured_outputs" in asked.body for asked in running.asked if asked.body)
 
 
+async def test_a_key_in_a_header_of_limits_is_not_shown() -> None:
+    key = "sk-0123456789-canary"
+    told = Server(texts=True, headers={"x-ratelimit-limit-requests": f"{key} requests"})
+    async with scripted(told) as running, Endpoint(running.url, model="m", api_key=key) as endpoint:
+        report = await probe(endpoint, endpoint)
+    assert all(key not in finding.detail + finding.advice for finding in report.findings)
+    assert "***" in next(finding.detail for finding in report.findings if finding.name == "rate limits")
+
+
 async def test_a_limit_of_four_images() -> None:
     report, found, running = await examined(Server(owner="vllm", most_images=4, texts=True))
     assert found["chat with several images"].ok and found["conclusion"].ok
