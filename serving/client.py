@@ -6,18 +6,16 @@ One `Endpoint` asks questions of one base URL, up to `concurrency` at a time:
         reply = await endpoint.chat(messages, key=question_hash, max_tokens=512, temperature=0.2, seed=0)
 
 A *transport fault* (no connection, no answer in time, 408/409/425/429/5xx, an answer that is not the promised JSON) is
-retried here with the same `Idempotency-Key`; `max_attempts` of them in a row on one question raise. An endpoint that
-has too much to do is asked less at a time (`serving.limit`). What the reply *says* is no business of this module: a
-reply without a conclusion is a reply.
+retried with the same `Idempotency-Key`; `max_attempts` of them in a row on one question raise (`serving.retries`). An
+endpoint that has too much to do is asked less at a time (`serving.limit`). What the reply *says* is no business of this
+module: a reply without a conclusion is a reply.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from types import TracebackType
@@ -30,34 +28,16 @@ from serving.abilities import Abilities
 from serving.answers import Fault, Listed, NoSuchPath
 from serving.dialect import Dialect
 from serving.forms import Asking, TextForm
-from serving.limit import Gate, Ticket
+from serving.limit import Gate
+from serving.retries import Retries, Tries
 from serving.roles import CHAT, Role
 from serving.sender import Sender, silent
-from storage.errors import EndpointError, ModelUnknown, NoEmbeddings, RequestRejected
+from storage.errors import ModelUnknown, NoEmbeddings, RequestRejected
 
 T = TypeVar("T")
 
-RETRY_AFTER_CAP = 60.0
-"""Seconds that a `Retry-After` can make us wait, whatever it says."""
-
-BACK_OFF, BACK_OFF_CAP = 0.5, 20.0
-QUICK_BACK_OFF = 0.1
-"""First back-off, in seconds, doubled each time and fully jittered. Nobody listening at the address is no overload:
-with the quick one, six refused connections take three seconds at most."""
-
-EXCUSED = 60
-"""So often a question may be turned away, while others are answered, without prejudice."""
-TURNED_AWAY_FOR = 60.0
-"""Seconds after which an endpoint that has turned everything away, in as many rounds as a question has tries, is given
-up."""
 FAILED = 500
 """HTTP status of a server that failed on this question, whatever the reason."""
-LONGEST_WAIT = 180.0
-"""Seconds of which every call is turned away, pauses that the endpoint asks for included, before it is given up."""
-
-RETRY_LINES = 30.0
-"""Seconds before a kind of fault is told of again."""
-
 MODELS_TIMEOUT = 20.0
 
 LONGEST_TOKEN = 64
@@ -101,18 +81,6 @@ class _Answered(Generic[T]):
     value: T
     seconds: float
     attempts: int
-
-
-@dataclass(slots=True)
-class _Tries:
-    """What one question has met with so far."""
-
-    made: int = 0
-    faults: int = 0
-    """Those that count towards giving up."""
-    excused: int = 0
-    others: int = 0
-    """What the endpoint had answered when this question was last turned away, or first asked."""
 
 
 class Endpoint:
@@ -159,16 +127,10 @@ class Endpoint:
         """What is known of it, and how it is asked for that; `serving.abilities.look` finds it out."""
         self.dialect = Dialect()
         self._request_timeout = request_timeout
-        self._max_attempts = max_attempts
         self._on_retry = on_retry
         self._gate = Gate(concurrency)
+        self._retries = Retries(self._gate.limit, self.url, max_attempts, self._redaction, on_retry)
         self._form = TextForm()
-        self._refused_since: float | None = None
-        self._given_up: EndpointError | None = None
-        """Why a question was given up, if nothing has been answered since."""
-        self._over = asyncio.Event()
-        self._told_limit = concurrency
-        self._told: dict[str, tuple[float, int]] = {}
         self._resolving = asyncio.Lock()
         self._widths: dict[str, int] = {}
         """Numbers in an embedding, by what is embedded: vectors of different widths can't be compared."""
@@ -365,13 +327,14 @@ class Endpoint:
     ) -> _Answered[T]:
         """One question with its retries; `patience` is in seconds, for one try."""
         content = None if body is None else bodies.encode(body, identities=self.abilities.identifies)
-        tries, given_up = _Tries(others=self._gate.limit.answered), self._given_up
+        retries = self._retries
+        tries, given_up = Tries(others=self._gate.limit.answered), retries.given_up
         asking = Asking(self._form, body)
         while True:
             ticket = await self._gate.enter(again=tries.made > 0)
             try:
-                if self._given_up is not None and (tries.made or self._given_up is not given_up):
-                    raise type(self._given_up)(str(self._given_up))
+                if tries.made or retries.given_up is not given_up:
+                    retries.check()
                 tries.made += 1
                 as_one = asking.joined
                 joined = as_one is not None
@@ -387,103 +350,18 @@ class Endpoint:
                         continue
                     raise asking.first or rejected from None
                 if not isinstance(outcome, Fault):
-                    self._answered(ticket)
+                    retries.answered(ticket)
                     asking.answered(joined=joined)
                     return _Answered(outcome, time.perf_counter() - started, tries.made)
                 if outcome.status == FAILED:
                     asking.failed(joined=joined)
-                pause = self._after(outcome, ticket, tries)
+                pause = retries.after(outcome, ticket, tries)
             finally:
                 self._gate.leave()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._over.wait()
-
-    def _answered(self, ticket: Ticket) -> None:
-        limit = self._gate.limit
-        limit.answer(ticket)
-        self._refused_since = self._given_up = None
-        self._over.clear()
-        if limit.allowed == limit.most:
-            self._told_limit = limit.most
-
-    def _after(self, fault: Fault, ticket: Ticket, tries: _Tries) -> float:
-        """Seconds until the question may be asked again.
-
-        Raises:
-            EndpointError: it may not.
-        """
-        limit, now = self._gate.limit, asyncio.get_running_loop().time()
-        excused = fault.turned_away and limit.answered > tries.others and tries.excused < EXCUSED
-        tries.excused += excused
-        tries.faults += not excused
-        tries.others = limit.answered
-        lowered = fault.silent and limit.time_out(ticket)
-        if fault.turned_away:
-            self._refused_since = self._refused_since or now
-            rest = _pause(limit.refusals + 1, fault)
-            lowered = limit.refuse(ticket, now, rest)
-            pause = min(fault.retry_after or 0.0, RETRY_AFTER_CAP)  # the gate sees to the rest
-        else:
-            rest = pause = _pause(tries.faults, fault)
-        seen = self._redaction.of(fault.seen)
-        if self._given_up is not None:
-            raise type(self._given_up)(str(self._given_up))
-        turned_away = self._only_turns_away(now, max(pause, limit.paused_until - now))
-        for_good = turned_away or limit.silences >= self._max_attempts
-        if tries.faults >= self._max_attempts or for_good:
-            times = f" ({tries.made} tries)" if tries.made > 1 else ""
-            if turned_away and self._refused_since is not None:
-                times = f" to everything for {now - self._refused_since:.0f} s"
-            error = fault.kind(f"{self.url} {seen}{times}: {self._redaction.of(fault.advice)}")
-            if fault.turned_away or fault.silent or fault.refused:
-                # What is waiting needs not find it out for itself; an answer to any question takes it back.
-                self._given_up = error
-                self._over.set()
-                limit.paused_until = 0.0
-            raise error
-        news = lowered and self._is_news(excused)
-        if self._on_retry is not None and (not fault.turned_away or news):
-            slower = f"at most {limit.allowed} at a time from now, " if lowered else ""
-            again = "" if excused else f" (try {tries.faults + 1} of {self._max_attempts})"
-            when = f"in {rest:.1f} s" if rest >= 0.05 else "at once"
-            if (more := self._heard(seen.partition(" (")[0], now)) is not None:
-                self._on_retry(f"{self.url} {seen}{more}: {slower}asking again {when}{again}")
-        return pause
-
-    def _heard(self, seen: str, now: float) -> str | None:
-        """What to say of a kind of fault besides the fault itself; None if it was told of a moment ago."""
-        told, since = self._told.get(seen, (-RETRY_LINES, 0))
-        if now - told < RETRY_LINES:
-            self._told[seen] = (told, since + 1)
-            return None
-        self._told[seen] = (now, 0)
-        return f" ({since} more times since it was last told)" if since else ""
-
-    def _only_turns_away(self, now: float, pause: float) -> bool:
-        """Whether the endpoint answers nothing for so long, the pause to come included, that it is given up."""
-        since, rounds = self._refused_since, self._gate.limit.refusals
-        if since is None:
-            return False
-        return (rounds >= self._max_attempts and now - since >= TURNED_AWAY_FOR) or now + pause - since > LONGEST_WAIT
-
-    def _is_news(self, excused: bool) -> bool:
-        """Whether it is worth a line that the limit was lowered: not when an endpoint's capacity is felt for."""
-        allowed, told = self._gate.limit.allowed, self._told_limit
-        self._told_limit = min(allowed, told)
-        return allowed < told or not excused
+            await retries.rest(pause)
 
 
 def _cut(text: str, max_tokens: int) -> str:
     """The text, or the beginning of one that is no answer; what ends it keeps a conclusion from being read there."""
     most = LONGEST_TOKEN * max(max_tokens, 1024)
     return text if len(text) <= most else text[:most] + CUT
-
-
-def _pause(attempt: int, fault: Fault) -> float:
-    """Seconds before the next try: exponential with full jitter, never before `Retry-After`."""
-    first = QUICK_BACK_OFF if fault.refused else BACK_OFF
-    jitter = random.uniform(0, min(BACK_OFF_CAP, first * 2 ** (attempt - 1)))
-    if fault.retry_after is None:
-        return jitter
-    return min(fault.retry_after, RETRY_AFTER_CAP) + min(jitter, 1.0)

@@ -99,7 +99,7 @@ def echoing(truth: Truth, context: ssl.SSLContext | None = None) -> Iterator[str
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving.client, "BACK_OFF", 0.001)
+    monkeypatch.setattr(serving.retries, "BACK_OFF", 0.001)
     for name in ("PARTITA_API_KEY", "PARTITA_API_KEY_FILE", "PARTITA_EMBED_API_KEY", "OPENAI_API_KEY"):
         monkeypatch.delenv(name, raising=False)
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import serving.client
+import serving.retries
 import serving.sender
 from agents.conclusions import Conclusion, read_conclusions
 from serving import answers
@@ -36,8 +37,8 @@ QUESTION: list[dict[str, Any]] = [{"role": "user", "content": "is it?"}]
 
 @pytest.fixture(autouse=True)
 def quick_back_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving.client, "BACK_OFF", 0.001)
-    monkeypatch.setattr(serving.client, "QUICK_BACK_OFF", 0.001)
+    monkeypatch.setattr(serving.retries, "BACK_OFF", 0.001)
+    monkeypatch.setattr(serving.retries, "QUICK_BACK_OFF", 0.001)
 
 
 @pytest.fixture(autouse=True, params=["wire", "stock"])
@@ -311,9 +312,9 @@ async def test_nobody_listens() -> None:
 
 def test_waiting_is_bounded() -> None:
     refused = answers.Fault("x", "y", refused=True)
-    assert sum(max(serving.client._pause(n, refused) for _ in range(50)) for n in range(1, 6)) <= 3.2
+    assert sum(max(serving.retries._pause(n, refused) for _ in range(50)) for n in range(1, 6)) <= 3.2
     later = answers.Fault("x", "y", retry_after=3600.0)
-    assert 60 <= serving.client._pause(1, later) <= 61
+    assert 60 <= serving.retries._pause(1, later) <= 61
 
 
 @pytest.mark.parametrize(

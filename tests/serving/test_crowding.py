@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import serving.client
+import serving.retries
 from serving.client import Endpoint
 from storage.errors import EndpointUnreachable
 from tests.serving.scripted import HANG, RESET, Asked, Scripted, chat, error, scripted
@@ -127,12 +128,12 @@ async def test_a_silent_endpoint_takes_no_longer_to_give_up_the_more_is_in_fligh
 
 
 async def test_an_endpoint_that_turns_all_away_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving.client, "BACK_OFF", 0.001)
+    monkeypatch.setattr(serving.retries, "BACK_OFF", 0.001)
     async with crowded(0, error("429 Too Many Requests", Retry_After="0")) as (server, endpoint):
         with pytest.raises(EndpointUnreachable, match=r"\(6 tries\): lower --concurrency"):
             await ask_all(endpoint, 1)
         assert server.turned_away == 6
-    monkeypatch.setattr(serving.client, "TURNED_AWAY_FOR", 0.0)
+    monkeypatch.setattr(serving.retries, "TURNED_AWAY_FOR", 0.0)
     async with crowded(0, error("429 Too Many Requests", Retry_After="0.01")) as (server, endpoint):
         with pytest.raises(EndpointUnreachable):
             await ask_all(endpoint, 32)
@@ -140,8 +141,8 @@ async def test_an_endpoint_that_turns_all_away_is_given_up(monkeypatch: pytest.M
 
 
 async def test_a_question_that_is_always_turned_away_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving.client, "BACK_OFF", 0.001)
-    monkeypatch.setattr(serving.client, "EXCUSED", 9)
+    monkeypatch.setattr(serving.retries, "BACK_OFF", 0.001)
+    monkeypatch.setattr(serving.retries, "EXCUSED", 9)
     too_large = error("429 Too Many Requests", "request too large")
 
     def answer(server: Scripted, asked: Asked) -> bytes:
