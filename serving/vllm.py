@@ -271,7 +271,7 @@ def model_name(folder: Path) -> str:
     about = folder / "partita.json"
     told = _read_json(about) if about.is_file() else {}
     name = told.get("name", folder.absolute().name)
-    why = _what_is_wrong_with(name)
+    why = fault_of_name(name)
     if why is None:
         return str(name)
     where, remedy = (about, "export it again with `partita serve export --name NAME`")
@@ -280,7 +280,8 @@ def model_name(folder: Path) -> str:
     raise UsageError(f"the model's name in {str(where)!r} {why}: {remedy}")
 
 
-def _what_is_wrong_with(name: object) -> str | None:
+def fault_of_name(name: object) -> str | None:
+    """Why a model can't be called so, None if it can: the name is an argument of a command and a word in a line."""
     if not isinstance(name, str) or not name:
         return "is no text"
     if len(name) > _LONGEST_NAME:

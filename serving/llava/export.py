@@ -28,6 +28,7 @@ from serving.llava.names import PUBLISHED, Names, renamed
 from serving.llava.network import Network, vectors_of
 from serving.llava.prompt import CHAT_TEMPLATE, END, IMAGE
 from serving.llava.tower import TowerConfig
+from serving.vllm import fault_of_name
 from storage.errors import UsageError
 
 MANIFEST = "partita.json"
@@ -71,12 +72,15 @@ def export(
     with _whole_or_not_at_all(out) as draft:
         say(f"reading {checkpoint}")
         read = read_checkpoint(checkpoint, base=base, dtype=dtype)
+        name = name or read.about.name
+        if (why := fault_of_name(name)) is not None:
+            raise UsageError(f"the model's name {why}: give another with --name")
         say("writing weights")
         _write_weights(read.network, draft, shard_size)
         _write_head(read, draft)
         _write_prompting(read, draft)
-        total = _write_manifest(read, name or read.about.name, draft)
-    return Exported(out, name or read.about.name, total, not _has_own_tower(read.network))
+        total = _write_manifest(read, name, draft)
+    return Exported(out, name, total, not _has_own_tower(read.network))
 
 
 @contextmanager

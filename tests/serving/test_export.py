@@ -494,6 +494,8 @@ def test_adapters_that_are_none(checkpoint: Path, base: Path, tmp_path: Path) ->
         export(itself, tmp_path / "out")
     with pytest.raises(UsageError, match="LoRA checkpoint itself"):
         export(checkpoint, tmp_path / "out", base=itself)
+    with pytest.raises(UsageError, match="has blanks"):
+        export(base, tmp_path / "out", name="two words")
     with pytest.raises(UsageError, match="leave --base out"):
         export(base, tmp_path / "out", base=base)
 
