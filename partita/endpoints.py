@@ -140,7 +140,6 @@ async def _resolved(parameters: Parameters, open_endpoint: _Open, on_note: Calla
     _check_room(parameters, can.longest, chat.url)
     if parameters.constrain and not can.constrains and on_note is not None:
         on_note(f"{chat.url} can't hold replies to their form as before: the session goes on without that")
-    native = parameters.embeds_natively
     elsewhere = parameters.embed_endpoint or parameters.endpoint
     if elsewhere == parameters.endpoint and parameters.embed_model in (None, model):
         embedder, embed_model = chat, model
@@ -148,6 +147,9 @@ async def _resolved(parameters: Parameters, open_endpoint: _Open, on_note: Calla
         embedder = await open_endpoint(elsewhere, parameters.embed_model, embeds=True)
         await look(embedder, constrain=False)
         embed_model = await embedder.resolve_model()
+    native = parameters.embeds_natively
+    if parameters.embed_mode is None and elsewhere != LOCAL and embedder.abilities.server == "partita":
+        native = True  # `partita serve` has no embeddings of texts
     told = await embedder.model_constants() if native else {}
     names = {
         "model": model,

@@ -98,6 +98,16 @@ def test_embeddings_from_elsewhere_as_long_as_there_are_none(cli, truth, tmp_pat
     assert max(Counter(key for _, key in truth.asked).values()) == 1
 
 
+def test_a_server_of_ours_embeds_conversations(cli, truth, tmp_path):
+    truth.owner = "partita"
+    words = [word for word in run(truth.write(tmp_path / "c"), truth) if word not in ("--embed-mode", "native")]
+    assert cli(*words).code == 0
+    assert parameters(cli)["embed_mode"] == "native"
+    truth.owner = "somebody"
+    assert cli(*words[:-2], "t").code == 0
+    assert parameters(cli, "t")["embed_mode"] == "caption"
+
+
 def test_an_image_that_is_too_large_stands_alone(cli, truth, tmp_path):
     truth.rejects, truth.rejection = next(iter(truth.kinds)), "maximum context length is 4096 tokens"
     done = cli(*run(truth.write(tmp_path / "c"), truth))
