@@ -132,13 +132,11 @@ class Asker:
     ) -> Answer:
         """The answer to a question, from the ledger or from the model.
 
-        A question that the endpoint rejects has an empty reply, UNKNOWN, with the endpoint's words as reason. That
-        images are too long for the model is no question's fault but the settings': they are bounded, so what is too
-        long once will be so again. A text may have any length.
+        A question that the endpoint rejects has an empty reply, UNKNOWN, with the endpoint's words as reason.
 
         Raises:
             Paused: the session is to stop, or its budget of calls is used up.
-            LimitTooLow: the endpoint takes fewer or smaller images.
+            LimitTooLow: the endpoint takes fewer images in a question, or less of them.
             EndpointError: the endpoint can't be used.
         """
         key = question.key(self.sampling)
@@ -191,12 +189,7 @@ class Asker:
                 if mode == "native":
                     parts = {h: await self._gallery.part(h) for _, h in question.items}
                     said = {"role": "assistant", "content": f"{description.strip()} <embedding>"}
-                    conversation = [*question.messages(parts.__getitem__), said]
-                    try:
-                        vector = await self._embedder.embed_messages(conversation, key=key)
-                    except RequestRejected as e:
-                        _blame_settings(e, question.items, parts)
-                        raise
+                    vector = await self._embedder.embed_messages([*question.messages(parts.__getitem__), said], key=key)
                 else:
                     vector = await self._embedder.embed_text(description, key=key)
                 answer = Answer(

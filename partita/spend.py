@@ -103,6 +103,8 @@ class Spend:
         if not t.calls:
             return "nothing"
         calls = f"{t.calls:,} calls, {count(t.tokens)} tokens" + (f", {t.images:,} images shown" if t.images else "")
+        if not t.cost:
+            return f"{calls}, at no cost"
         return f"{calls}, {'about ' if t.assumed or t.uncounted else ''}{money(t.cost, CURRENCY)}"
 
     def to_json(self) -> dict[str, Any]:
@@ -142,8 +144,12 @@ def spend_of(db: Database, name: str, prices: Prices) -> Spend:
     remarks = [remark for model, price in priced.items() if (remark := prices.remark(model, price))] if rows else []
     if total.uncounted_calls:
         remarks.append(
-            f"{total.uncounted_calls:,} calls were answered without a count of tokens: they are in no count of tokens "
-            f"here, and {money(total.uncounted, CURRENCY)} is assumed for them, as for usual calls"
+            f"{total.uncounted_calls:,} calls were answered without a count of tokens, and are in none here"
+            + (
+                f"; {money(total.uncounted, CURRENCY)} is assumed for them, as for usual ones"
+                if total.uncounted
+                else ""
+            )
         )
     return Spend(
         session=result.session,

@@ -11,6 +11,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -268,7 +269,7 @@ class _Chat:
         self.say(f"{AT_ONCE} questions at once")
         questions = [samples.describe(self.describe, images=self.images) for _ in range(AT_ONCE)]
         began = time.perf_counter()
-        got = await asyncio.gather(*(_attempt(lambda q=q: ask(self.endpoint, q)) for q in questions))  # type: ignore[misc]
+        got = await asyncio.gather(*(_attempt(partial(ask, self.endpoint, question)) for question in questions))
         seconds = time.perf_counter() - began
         answered = [reply for reply in got if isinstance(reply, Reply)]
         retried = sum(reply.attempts > 1 for reply in answered)

@@ -58,6 +58,8 @@ class Truth:
     """`max_model_len` that it tells."""
     longest_question: int | None = None
     """Images in a question, more than which are too long for the context."""
+    name: str = "truth"
+    """Of the one model that it lists."""
     embeds: bool = True
     """There is such a thing as /embeddings."""
     most_images: int = 1000
@@ -200,7 +202,7 @@ class Truth:
     async def models(self, request: web.Request) -> web.StreamResponse:
         if (no := self._refused(request)) is not None:
             return no
-        entry = {"id": "truth", "object": "model", "owned_by": self.owner, "max_model_len": self.longest}
+        entry = {"id": self.name, "object": "model", "owned_by": self.owner, "max_model_len": self.longest}
         return web.json_response({"object": "list", "data": [entry]})
 
 

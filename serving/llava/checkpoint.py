@@ -83,7 +83,8 @@ def read_checkpoint(folder: Path, *, base: Path | None = None, dtype: torch.dtyp
     Raises:
         UsageError: it is none of the forms, or lacks a part.
     """
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # nothing to wait for but the disk
+    told: Any = logging
+    told.disable_progress_bar()  # nothing to wait for but the disk
     if base is not None and not (folder / "adapter_config.json").is_file():
         raise UsageError(f"{folder} is no LoRA checkpoint, so that it has no base model: leave --base out")
     try:

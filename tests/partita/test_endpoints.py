@@ -108,6 +108,13 @@ def test_a_server_of_ours_embeds_conversations(cli, truth, tmp_path):
     assert parameters(cli, "t")["embed_mode"] == "caption"
 
 
+def test_another_endpoint_without_the_model(cli, truth, tmp_path):
+    assert cli(*run(truth.write(tmp_path / "c"), truth), "--max-calls", 30).code == 3
+    with serving(Truth(truth.kinds, name="another")) as other:
+        ended = cli("resume", "s", "--endpoint", other.url)
+    assert ended.code == 4 and f"{other.url} has no model 'truth': the session's questions were for" in ended.err
+
+
 def test_an_image_that_is_too_large_stands_alone(cli, truth, tmp_path):
     truth.rejects, truth.rejection = next(iter(truth.kinds)), "maximum context length is 4096 tokens"
     done = cli(*run(truth.write(tmp_path / "c"), truth))

@@ -468,6 +468,23 @@ async def test_a_fault_tells_nothing_of_the_form(fault: str) -> None:
     assert [type(a.body["messages"][0]["content"]) for a in server.asked] == [list] * 3
 
 
+async def test_a_parameter_that_is_not_taken_is_no_matter_of_form() -> None:
+    texts = [{"type": "text", "text": "Item:"}]
+
+    def choosy(_: Scripted, asked: Asked) -> bytes:
+        return chat("seen") if "max_tokens" not in asked.body else error("400 No", "'max_tokens' is not supported")
+
+    async with scripted(choosy) as server, connect(server) as endpoint:
+        await endpoint.chat([{"role": "user", "content": texts}], key="k", max_tokens=5, temperature=0.0, seed=None)
+    assert [type(a.body["messages"][0]["content"]) for a in server.asked] == [list, list], "nothing asked in vain"
+
+
+async def test_a_base_url_without_its_end_is_hinted_at() -> None:
+    async with scripted(error("404 Not Found")) as server, Endpoint(server.url, model=None, api_key=None) as endpoint:
+        with pytest.raises(ModelUnknown, match="usually ends in /v1"):
+            await endpoint.resolve_model()
+
+
 async def test_pictures_have_no_other_form_and_six_tries_are_six() -> None:
     texts = [{"type": "text", "text": "Item:"}]
     picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
