@@ -180,14 +180,13 @@ async def go_on(
             return
         stored = Parameters.model_validate({"constrain": False} | record.parameters)  # keys of older sessions stay
         changes = dict(changes or {})
+        embedded = bool(tally(db, record.id).get("embed"))
+        if not embedded:
+            stored = _open_to_others(stored, changes.get("embed_endpoint"))
         if changes.get("endpoint") and not changes.get("embed_endpoint") and stored.embed_endpoint == stored.endpoint:
             changes["embed_endpoint"] = changes["endpoint"]
-        if (changes.get("embed_endpoint") or changes.get("embed_model")) and not tally(db, record.id).get("embed"):
-            # nothing is embedded yet: where embeddings come from may still be chosen
-            mode = "caption" if changes.get("embed_endpoint") == LOCAL else stored.embed_mode
-            stored = stored.model_copy(update={"embed_model": None, "embed_folder": None, "embed_mode": mode})
         parameters = make_parameters(changes, base=stored)
-        if stored.embed_model is not None and parameters.embed_model != stored.embed_model:
+        if embedded and parameters.embed_model != stored.embed_model:
             raise UsageError(
                 f"--embed-model {changes['embed_model']}: the session's embeddings are those of "
                 f"{stored.embed_model!r}; give a folder of that name, or begin a new session"
@@ -203,6 +202,16 @@ async def go_on(
                 f"{said}: the session's questions were for {stored.model!r} and {stored.embed_model!r}; "
                 "name an endpoint that serves them, or begin a new session"
             ) from e
+
+
+def _open_to_others(stored: Parameters, embed_endpoint: str | None) -> Parameters:
+    """A session that has embedded nothing yet, for embeddings from an endpoint that is named now: whose model it was is
+    forgotten where nobody chose it, and where it can't be meant."""
+    if embed_endpoint == LOCAL:
+        return stored.model_copy(update={"embed_model": None, "embed_folder": None, "embed_mode": "caption"})
+    if embed_endpoint and stored.embed_model == stored.model:
+        return stored.model_copy(update={"embed_model": None})
+    return stored
 
 
 async def _work(

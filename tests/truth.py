@@ -58,8 +58,8 @@ class Truth:
     """`max_model_len` that it tells."""
     longest_question: int | None = None
     """Images in a question, more than which are too long for the context."""
-    name: str = "truth"
-    """Of the one model that it lists."""
+    names: tuple[str, ...] = ("truth",)
+    """Models that it lists."""
     embeds: bool = True
     """There is such a thing as /embeddings."""
     most_images: int = 1000
@@ -202,8 +202,8 @@ class Truth:
     async def models(self, request: web.Request) -> web.StreamResponse:
         if (no := self._refused(request)) is not None:
             return no
-        entry = {"id": self.name, "object": "model", "owned_by": self.owner, "max_model_len": self.longest}
-        return web.json_response({"object": "list", "data": [entry]})
+        entry = {"object": "model", "owned_by": self.owner, "max_model_len": self.longest}
+        return web.json_response({"object": "list", "data": [entry | {"id": name} for name in self.names]})
 
 
 def numbers(items: int, classes: int, seed: int = 1) -> dict[int, int]:

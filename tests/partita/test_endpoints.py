@@ -108,9 +108,17 @@ def test_a_server_of_ours_embeds_conversations(cli, truth, tmp_path):
     assert parameters(cli, "t")["embed_mode"] == "caption"
 
 
+def test_a_model_that_was_chosen_stays_chosen_when_the_endpoint_moves(cli, truth, tmp_path):
+    truth.names, truth.embeds = ("truth", "embedder"), False
+    assert cli(*run(truth.write(tmp_path / "c"), truth), "--embed-model", "embedder").code == 4
+    with serving(Truth(truth.kinds, names=truth.names)) as moved:
+        assert cli("resume", "s", "--endpoint", moved.url).code == 0
+    assert parameters(cli)["embed_model"] == "embedder"
+
+
 def test_another_endpoint_without_the_model(cli, truth, tmp_path):
     assert cli(*run(truth.write(tmp_path / "c"), truth), "--max-calls", 30).code == 3
-    with serving(Truth(truth.kinds, name="another")) as other:
+    with serving(Truth(truth.kinds, names=("another",))) as other:
         ended = cli("resume", "s", "--endpoint", other.url)
     assert ended.code == 4 and f"{other.url} has no model 'truth': the session's questions were for" in ended.err
 
