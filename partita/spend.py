@@ -143,14 +143,9 @@ def spend_of(db: Database, name: str, prices: Prices) -> Spend:
     priced = {model: price for model, price in asked.items() if model is not None}
     remarks = [remark for model, price in priced.items() if (remark := prices.remark(model, price))] if rows else []
     if total.uncounted_calls:
-        remarks.append(
-            f"{total.uncounted_calls:,} calls were answered without a count of tokens, and are in none here"
-            + (
-                f"; {money(total.uncounted, CURRENCY)} is assumed for them, as for usual ones"
-                if total.uncounted
-                else ""
-            )
-        )
+        assumed = f"; {money(total.uncounted, CURRENCY)} is assumed for them, as for usual ones"
+        uncounted = f"{total.uncounted_calls:,} calls were answered without a count of tokens, and are in none here"
+        remarks.append(uncounted + (assumed if total.uncounted else ""))
     return Spend(
         session=result.session,
         status=result.status,
