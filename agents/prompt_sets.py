@@ -156,6 +156,12 @@ def set_for_criterion(criterion: str) -> PromptSet:
     return shipped_set("default", criterion)
 
 
+def criterion_name(criterion: str) -> str:
+    """What a criterion is called, however it is spelled: the name of its shipped set, otherwise its own words."""
+    found = set_for_criterion(criterion)
+    return found.name if found.name != "default" else _spelling(criterion)
+
+
 def choose_prompt_set(criterion: str, prompts: str | None) -> PromptSet:
     """The set that a run uses: a file, a shipped name, or the one that matches the criterion."""
     if prompts is None:

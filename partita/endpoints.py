@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from agents.prompt_sets import set_for_criterion
+from agents.prompt_sets import criterion_name, set_for_criterion
 from partita.keys import Keys
 from partita.settings import EMBEDDED, LOCAL, Parameters
 from serving.abilities import look
 from serving.client import Endpoint
+from serving.llava.about import read_about, reads_texts
 from serving.roles import CHAT
 from storage.errors import EndpointUnreachable, LimitTooLow, UsageError
 from storage.items import Collection
@@ -39,16 +40,27 @@ class Connection:
 
 
 def check_built_in(parameters: Parameters, criterion: str) -> None:
-    """Refuse a criterion that the built-in model does not know.
+    """Refuse a criterion that the built-in model, or the one in ``model_folder``, does not know.
 
     Raises:
         UsageError: says which it knows, and how to use an endpoint for any other.
     """
-    if parameters.endpoint != EMBEDDED or set_for_criterion(criterion).name in BUILT_IN_CRITERIA:
+    if parameters.endpoint != EMBEDDED:
+        return
+    if parameters.model_folder:
+        about = read_about(Path(parameters.model_folder))
+        if about.criteria and criterion_name(criterion) not in about.criteria:
+            raise UsageError(
+                f"the model in {parameters.model_folder} can't judge by {criterion!r}: it was trained by "
+                f"{', '.join(about.criteria)}; train another with `partita train`, or name one with --endpoint URL"
+            )
+        return
+    if set_for_criterion(criterion).name in BUILT_IN_CRITERIA:
         return
     raise UsageError(
         f"the built-in model can't judge by {criterion!r}: it knows playing cards by suit or rank and fruit by species "
-        "or color; for any other criterion name a model with --endpoint URL (any OpenAI-compatible API with images)"
+        "or color; for any other criterion name a model with --endpoint URL (any OpenAI-compatible API with images), "
+        "or train one with `partita train`"
     )
 
 
@@ -59,6 +71,8 @@ def check_kind(parameters: Parameters, found: Collection) -> None:
         UsageError: says how to cluster them.
     """
     if parameters.endpoint != EMBEDDED or all(item.kind == "image" for item in found.items):
+        return
+    if parameters.model_folder and reads_texts(Path(parameters.model_folder)):
         return
     raise UsageError(
         "the built-in model judges images only: for texts name a model with --endpoint URL (any OpenAI-compatible "
@@ -125,7 +139,9 @@ async def _servers(parameters: Parameters, stack: AsyncExitStack) -> dict[str, E
 
     servers = {}
     if EMBEDDED in asked:
-        servers[EMBEDDED] = await stack.enter_async_context(embedded())
+        mine = Path(parameters.model_folder) if parameters.model_folder else None
+        called = f"the model in {mine}" if mine else "the built-in model"
+        servers[EMBEDDED] = await stack.enter_async_context(embedded(mine, called=called))
     if LOCAL in asked:
         folder = Path(parameters.embed_folder) if parameters.embed_folder else None
         embedder = embedded(folder, loader="serving.sentences:load", called="the sentence embedder")

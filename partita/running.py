@@ -191,6 +191,11 @@ async def go_on(
                 f"--embed-model {changes['embed_model']}: the session's embeddings are those of "
                 f"{stored.embed_model!r}; give a folder of that name, or begin a new session"
             )
+        if parameters.model != stored.model:
+            raise UsageError(
+                f"--model {changes['model']}: the session's answers are those of {stored.model!r}, and this is "
+                f"{parameters.model!r}: name the same model's folder, or begin a new session"
+            )
         prompt_set = PromptSet.model_validate(record.prompt_set)
         found = collection_from_rows(record.collection, load_items(db, record.id))
         try:

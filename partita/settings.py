@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 
+from serving.llava.about import read_about
 from serving.sentences import PACKAGED
 from storage.errors import UsageError
 from storage.urls import without_secrets
@@ -30,6 +31,8 @@ class Parameters(BaseModel):
     """Base URL of the chat model, or ``embedded``."""
     model: str | None = None
     """Model at the endpoint; None until resolved: the first one it lists."""
+    model_folder: str | None = None
+    """Where the model behind ``embedded`` lies; None: the one that ships with Partita."""
     embed_endpoint: str | None = None
     """Where embeddings come from; None: the chat endpoint. ``local``: a sentence embedder on this machine."""
     embed_model: str | None = None
@@ -160,6 +163,7 @@ def make_parameters(given: Mapping[str, Any], base: Parameters | None = None) ->
         folder = Path(given["embed_model"]).expanduser().absolute()
         # Its name is part of every embedding's key, not its place: a session goes on where the folder lies elsewhere.
         values |= {"embed_folder": str(folder), "embed_model": folder.name}
+    values |= _folder_of(values, given)
     match values.get("threshold"):
         case "auto":
             values |= {"threshold": None, "calibrate": True}
@@ -180,6 +184,21 @@ def make_parameters(given: Mapping[str, Any], base: Parameters | None = None) ->
         if field is not None and (words := _range(field.metadata)):
             wanted = f"give a number {words}"
         raise UsageError(f"{option} {first['input']}: {wanted}") from None
+
+
+def _folder_of(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The folder and name of a model that ``embedded`` is to be, where an option names a folder."""
+    for endpoint, option in (("endpoint", "model"), ("embed_endpoint", "embed_model")):
+        named = given.get(option)
+        if values.get(endpoint, EMBEDDED if option == "model" else None) != EMBEDDED or named is None:
+            continue
+        folder = Path(named).expanduser().absolute()
+        if folder.is_dir():
+            # As with a sentence embedder, its name is part of every question's key, not its place.
+            return {"model_folder": str(folder), option: read_about(folder).name}
+        if len(Path(named).parts) > 1:
+            raise UsageError(f"--{option.replace('_', '-')} {named}: there is no such folder")
+    return {}
 
 
 def _range(constraints: Sequence[Any]) -> str:

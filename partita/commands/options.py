@@ -56,7 +56,10 @@ def asking(command: F) -> F:
                 help="OpenAI-compatible base URL of the chat model.  [default: embedded]",
             ),
             click.option(
-                "--model", envvar="PARTITA_MODEL", metavar="NAME", help="Model at the endpoint.  [default: its first]"
+                "--model",
+                envvar="PARTITA_MODEL",
+                metavar="NAME|FOLDER",
+                help="Model at the endpoint; for 'embedded' a folder, such as training leaves.  [default: its first]",
             ),
             click.option(
                 "--embed-endpoint",

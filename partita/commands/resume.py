@@ -19,6 +19,7 @@ from storage.database import open_database
 @options.session
 @options.database
 @click.option("--endpoint", metavar="URL", help="The endpoint has moved; the model is the same.")
+@click.option("--model", metavar="FOLDER", help="Where the model's folder lies now, if it has moved.")
 @click.option("--embed-endpoint", metavar="URL", help="Likewise for embeddings; any, while nothing is embedded yet.")
 @click.option("--embed-model", metavar="FOLDER", help="Where a local sentence embedder of the same name lies now.")
 @options.working

@@ -34,6 +34,7 @@ from transformers import (
 from transformers.utils import logging
 
 from serving.llava import published
+from serving.llava.about import About, read_about, read_object
 from serving.llava.network import EmbeddingHead, Network, vectors_of, width_of
 from serving.llava.prompt import EMBEDDING, IMAGE, Vocabulary
 from serving.llava.sight import Processor, processor_of
@@ -45,21 +46,6 @@ _CLASSES: dict[str, Any] = {
     "llava": LlavaForConditionalGeneration,
     "llava_onevision": LlavaOnevisionForConditionalGeneration,
 }
-
-
-@dataclass(frozen=True)
-class About:
-    """What a folder says of its model in `partita.json`."""
-
-    name: str
-    criteria: tuple[str, ...] = ()
-    """What it was trained to see; empty: anything."""
-    threshold: float | None = None
-    """τ of METHOD 3; None for a head that nobody trained."""
-    one_candidate: bool = False
-    """It was trained on questions about one candidate: several are put to it one by one."""
-    base: str | None = None
-    """A checkpoint's base folder, relative to its own."""
 
 
 @dataclass(frozen=True)
@@ -107,31 +93,13 @@ def _read(folder: Path, base: Path | None, dtype: torch.dtype | None) -> Checkpo
     if (folder / "adapter_config.json").is_file():
         network, vocabulary, process = _adapted(folder, base, about, dtype)
     else:
-        config = _json(folder / "config.json")
+        config = read_object(folder / "config.json")
         vocabulary = read_vocabulary(folder)
         network = _network(folder, config, dtype)
         process = processor_of(network, folder)
     fit_vocabulary(network, vocabulary)
     network.train(False).requires_grad_(False)
     return Checkpoint(network, _head(folder, network), vocabulary, process, about)
-
-
-def read_about(folder: Path) -> About:
-    """`partita.json`; for a folder without one, its name."""
-    path = folder / "partita.json"
-    if not path.is_file():
-        return About(folder.resolve().name)
-    told = _json(path)
-    if told.get("format") not in (1, 2):
-        raise UsageError(f"{folder} holds weights of format {told.get('format')!r}; this version reads 1 and 2")
-    threshold = told.get("threshold")
-    return About(
-        name=str(told.get("name") or folder.resolve().name),
-        criteria=tuple(map(str, told.get("criteria") or ())),
-        threshold=float(threshold) if isinstance(threshold, int | float) else None,
-        one_candidate=bool(told.get("one_candidate", told["format"] == 1)),
-        base=str(told["base"]) if told.get("base") else None,
-    )
 
 
 def read_vocabulary(folder: Path) -> Vocabulary:
@@ -234,7 +202,7 @@ def _adapted(
     except ImportError:
         raise UsageError(f"{folder} is a LoRA checkpoint: pip install 'partita[train]' to merge it") from None
 
-    told = _json(folder / "adapter_config.json")
+    told = read_object(folder / "adapter_config.json")
     if told.get("peft_type") != "LORA":
         raise UsageError(f"{folder} holds an adapter of type {told.get('peft_type')!r}: only LoRA is merged")
     named = base or Path(about.base or told.get("base_model_name_or_path") or "")
@@ -278,7 +246,7 @@ def _head(folder: Path, network: Network) -> EmbeddingHead:
         head.load_state_dict(weights)
     elif (folder / "2_Dense" / "model.safetensors").is_file():
         folded = load_file(folder / "2_Dense" / "model.safetensors")["linear.weight"]
-        beta = _json(folder / "partita.json").get("beta") if (folder / "partita.json").is_file() else None
+        beta = read_object(folder / "partita.json").get("beta") if (folder / "partita.json").is_file() else None
         head = EmbeddingHead.unfolded(_float(folded).T, float(beta or 1 / 0.07))
     else:
         state = torch.random.get_rng_state()
@@ -292,7 +260,7 @@ def _head(folder: Path, network: Network) -> EmbeddingHead:
 
 def _weights(folder: Path) -> dict[str, Tensor]:
     index = folder / "model.safetensors.index.json"
-    named = sorted(set(_json(index)["weight_map"].values())) if index.is_file() else None
+    named = sorted(set(read_object(index)["weight_map"].values())) if index.is_file() else None
     files = [folder / Path(name).name for name in named] if named else sorted(folder.glob("model*.safetensors"))
     if not files:
         raise FileNotFoundError(2, "missing", "model.safetensors")
@@ -301,10 +269,3 @@ def _weights(folder: Path) -> dict[str, Tensor]:
 
 def _float(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
-
-
-def _json(path: Path) -> dict[str, Any]:
-    told = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(told, dict):
-        raise UsageError(f"{path} is no JSON object: copy or export the model again")
-    return told
