@@ -9,8 +9,9 @@ from agents.conclusions import Conclusion, read_conclusions
 from agents.prompt_sets import shipped_set
 from agents.questions import Question, describe, membership
 from serving.llava import MINI, LlavaQwen2
-from training.mini.conversations import CRITERIA, describe_reply
+from training.mini.conversations import CRITERIA
 from training.mini.evaluate import evaluate, fresh_images
+from training.replies import describe_reply
 from training.world import Kind
 
 _KIND: dict[str, Kind] = {"suit": "cards", "rank": "cards", "species": "fruit", "color": "fruit"}

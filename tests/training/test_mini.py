@@ -18,11 +18,7 @@ from training.mini.checkpoint import CheckpointError
 from training.mini.config import TINY, MiniConfig
 from training.mini.conversations import (
     CRITERIA,
-    NOTHING,
     Conversations,
-    common_value,
-    membership_reply,
-    merge_reply,
     reworded,
 )  # fmt: skip
 from training.mini.evaluate import data_url
@@ -30,6 +26,7 @@ from training.mini.head import embedding_states, graph_quality
 from training.mini.language import Lesson, Seen, embedding_prompt, look, vocabulary
 from training.mini.shards import ATTRIBUTES, views
 from training.mini.vision import new_tower, train_vision
+from training.replies import NOTHING, common_value, membership_reply, merge_reply
 from training.world import Purpose, image_seed, render
 
 

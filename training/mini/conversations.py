@@ -1,13 +1,8 @@
-"""Questions under a criterion and the replies that partita-mini learns to give (no torch).
-
-A reply first says what is seen, then compares, then concludes, so that the verdict is a comparison of words.
-"""
+"""Questions under a criterion and the replies that partita-mini learns to give (no torch)."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,20 +12,9 @@ from agents.questions import Question, describe, membership, merge
 from serving.llava.prompt import CONCLUDE, CONCLUDED, Message
 from training.mini.config import MiniConfig
 from training.mini.shards import ATTRIBUTES
+from training.replies import NOTHING, describe_reply, membership_reply, merge_reply
 
 CRITERIA = ("suit", "rank", "species", "color")
-NOTHING = "other"
-"""The value that a reply gives to an item which the criterion does not apply to, such as the suit of a fruit."""
-
-_SENTENCE = {
-    "suit": "The suit of the card is {}.",
-    "rank": "The rank of the card is {}.",
-    "species": "The species of the fruit is {}.",
-    "color": "The color of the fruit is {}.",
-}
-_ABSENT = {
-    c: f"The {c} is {NOTHING}: the item is not a {'card' if c in ('suit', 'rank') else 'fruit'}." for c in CRITERIA
-}
 
 
 @dataclass(frozen=True)
@@ -50,42 +34,6 @@ class Sample:
         return list(
             self.question.messages(lambda number: {"type": "image_url", "image_url": {"url": f"render:{number}"}})
         )
-
-
-def describe_reply(criterion: str, value: str) -> str:
-    """What the model says of one item."""
-    return _ABSENT[criterion] if value == NOTHING else _SENTENCE[criterion].format(value)
-
-
-def membership_reply(representatives: Sequence[str], candidate: str) -> tuple[str, bool]:
-    """The reasoning and the verdict on a candidate, from the values seen."""
-    many = len(representatives) > 1
-    agree = common_value(representatives) == candidate
-    text = (
-        f"The {'representatives are' if many else 'representative is'} {_listed(representatives)}, so the cluster is "
-        f"{common_value(representatives)}. The candidate is {candidate}. {_verdict(agree)}"
-    )
-    return text, agree
-
-
-def merge_reply(a: Sequence[str], b: Sequence[str]) -> tuple[str, bool]:
-    """The reasoning and the verdict on two clusters, from the values seen."""
-    agree = common_value(a) == common_value(b)
-    told = " ".join(f"Cluster {n} is {_listed(v)}, so {common_value(v)}." for n, v in (("A", a), ("B", b)))
-    return f"{told} {_verdict(agree)}", agree
-
-
-def common_value(values: Sequence[str]) -> str:
-    """The most frequent value; of several, the one that stands first."""
-    return Counter(values).most_common(1)[0][0]
-
-
-def _listed(values: Sequence[str]) -> str:
-    return values[0] if len(values) == 1 else f"{', '.join(values[:-1])} and {values[-1]}"
-
-
-def _verdict(agree: bool) -> str:
-    return f"They {'agree' if agree else 'differ'}. {CONCLUDE} {'YES' if agree else 'NO'} {CONCLUDED}"
 
 
 class Conversations:

@@ -21,11 +21,12 @@ from agents.prompt_sets import PromptSet, shipped_set
 from agents.questions import Question, describe, membership, merge
 from serving.llava.model import LlavaQwen2
 from serving.llava.prompt import Message
-from training.mini.conversations import CRITERIA, common_value, describe_reply
+from training.mini.conversations import CRITERIA
 from training.mini.conversations import reworded as reword
 from training.mini.head import graph_quality
 from training.mini.language import conclusion_is
 from training.mini.vision import Report
+from training.replies import common_value, describe_reply
 from training.world import Kind, Purpose, image_seed, render
 
 Metrics = dict[str, Any]

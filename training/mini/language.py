@@ -19,9 +19,10 @@ from serving.llava.prompt import EMBEDDING, Prompt, Vocabulary, build_prompt, wi
 from serving.llava.tower import Tower
 from training.mini.checkpoint import load_checkpoint, save_checkpoint
 from training.mini.config import MiniConfig
-from training.mini.conversations import CRITERIA, NOTHING, Conversations, Sample
+from training.mini.conversations import CRITERIA, Conversations, Sample
 from training.mini.shards import ATTRIBUTES, ShardStream
 from training.mini.vision import AttributeHeads, Report, new_tower, rate_at
+from training.replies import NOTHING
 from training.world import Purpose
 
 _PIECE = 12
