@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
-from agents.prompt_sets import PromptSet, shipped_set
+from agents.prompt_sets import PromptSet, shipped_names, shipped_set
 from agents.questions import Question, describe, membership, merge
 from serving.llava.prompt import CONCLUDE, CONCLUDED, Message
 from training.mini.config import MiniConfig
@@ -99,9 +100,16 @@ class Conversations:
         return Sample(criterion, merge(prompts, a, b), reply, agree)
 
     def drill(self, rng: np.random.Generator) -> str:
-        """A reply about values at random: practice in comparing words, without a question."""
-        criterion = str(rng.choice(CRITERIA, p=(0.2, 0.4, 0.2, 0.2)))
-        names = [v for v in self.places[criterion] if v != NOTHING] or [NOTHING]
+        """A reply about values at random: practice in comparing words, without a question.
+
+        Half of them are about words that belong to no criterion of this world, so that a model which is trained by
+        another criterion later has only to learn what to look at.
+        """
+        if rng.random() < 0.5:
+            names = [_any_value(rng) for _ in range(int(rng.integers(2, 9)))]
+        else:
+            criterion = str(rng.choice(CRITERIA, p=(0.2, 0.4, 0.2, 0.2)))
+            names = [v for v in self.places[criterion] if v != NOTHING] or [NOTHING]
         group = str(rng.choice(names))
         other = group if rng.random() < 0.5 else str(rng.choice(names))
 
@@ -136,6 +144,22 @@ class Conversations:
             if others:
                 shown[int(rng.integers(count))] = self._image(criterion, str(rng.choice(others)), rng)
         return shown
+
+
+@cache
+def any_words() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Values of every shipped criterion, and the plain words of their instructions."""
+    sets = [shipped_set(name) for name in shipped_names()[1:]]
+    values = {value for prompts in sets for value in prompts.values}
+    told = " ".join(prompts.instruction(kind) for prompts in sets for kind in ("describe", "membership", "merge"))
+    return tuple(sorted(values)), tuple(sorted({word.lower() for word in re.findall(r"\b[A-Za-z]{3,}\b", told)}))
+
+
+def _any_value(rng: np.random.Generator) -> str:
+    values, words = any_words()
+    if rng.random() < 0.3:
+        return str(rng.choice(values))
+    return " ".join(str(word) for word in rng.choice(words, int(rng.choice([1, 2], p=(0.7, 0.3)))))
 
 
 _NAMES = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,19 +14,22 @@ from torch.nn import functional as F
 from transformers import LlavaForConditionalGeneration, Qwen2Config
 
 from agents.conclusions import Conclusion, read_conclusions
-from agents.prompt_sets import shipped_set
+from agents.prompt_sets import QuestionKind, shipped_names, shipped_set
 from serving.llava.network import greedy, input_vectors, new_model, project, to_tensor
 from serving.llava.prompt import EMBEDDING, Prompt, Vocabulary, build_prompt, with_embedding
 from serving.llava.tower import Tower
 from training.mini.checkpoint import load_checkpoint, save_checkpoint
 from training.mini.config import MiniConfig
-from training.mini.conversations import CRITERIA, Conversations, Sample
+from training.mini.conversations import CRITERIA, Conversations, Sample, any_words
 from training.mini.shards import ATTRIBUTES, ShardStream
 from training.mini.vision import AttributeHeads, Report, new_tower, rate_at
 from training.replies import NOTHING
 from training.world import Purpose
 
 _PIECE = 12
+_FOLLOWS = re.compile(r"\bso (?:the cluster is )?([^.]+)(?=\.)|\bThey (agree|differ)")
+"""What in a reply follows from the words before it."""
+KINDS: tuple[QuestionKind, ...] = ("describe", "membership", "merge")
 
 
 @dataclass(frozen=True)
@@ -91,6 +95,9 @@ def vocabulary(config: MiniConfig, out: Path) -> Vocabulary:
         texts = [
             text for s in drawn for text in (s.question.instruction, s.reply, *(label for label, _ in s.question.items))
         ]
+        # What other criteria are asked by becomes few tokens too: such a model may be trained for them later.
+        texts += [shipped_set(name).instruction(kind) for name in shipped_names() for kind in KINDS]
+        texts += [f" {word}" for words in any_words() for word in words]
         made = Vocabulary.train(sorted({*texts, "user\n", "assistant\n", "system\n"}), config.vocabulary)
         made.tokenizer.save(str(path.with_suffix(".draft")))
         path.with_suffix(".draft").replace(path)
@@ -140,7 +147,6 @@ class Lesson:
             self.weights[list(words.encode(" " + word))] = config.value_weight
         self.verdicts = torch.tensor([words.encode(f" {word}")[0] for word in ("agree", "differ")])
         self.weights[self.verdicts] = config.verdict_weight
-        self.so, self.cluster, self.is_ = (words.encode(f" {word}")[0] for word in ("so", "cluster", "is"))
 
     def batch(self, samples: list[Sample]) -> tuple[Tensor, Tensor, list[int]]:
         """Ids (n, longest), padded on the right; loss weights of the *next* token (n, longest - 1); images in order.
@@ -170,11 +176,11 @@ class Lesson:
         opening = [self.words.start, *self.words.encode("assistant\n")]
         rows = [[*opening, *self.words.encode(reply)] for reply in replies]
         ids, weights = self._padded(rows, [len(opening)] * len(rows))
-        before, last = ids.roll(2, 1), ids.roll(1, 1)
-        common = (last == self.so) & (ids != self.words.encode(" the")[0]) | (before == self.cluster) & (
-            last == self.is_
-        )
-        weights = weights * (common | torch.isin(ids, self.verdicts))
+        for row, reply in enumerate(replies):
+            spans = [match.span(match.lastindex or 0) for match in _FOLLOWS.finditer(reply)]
+            for place, (begin, end) in enumerate(self.words.tokenizer.encode(reply, add_special_tokens=False).offsets):
+                if not any(begin < last and end > first for first, last in spans):
+                    weights[row, len(opening) + place] = 0.0
         return ids, (weights / weights.sum(1, keepdim=True))[:, 1:]
 
     def _padded(self, rows: list[list[int]], starts: list[int]) -> tuple[Tensor, Tensor]:
