@@ -1,0 +1,99 @@
+"""``partita train``: a model of the user's own, for one criterion."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+import yaml
+
+from partita.commands import options
+from partita.display import output, progress_on, quiet_console
+from partita.keys import find_keys
+from partita.settings import read_environment
+from partita.train import BUILT_IN, Order, base_folder, is_small, train
+from storage.database import open_database
+from storage.errors import UsageError
+from training.recipe import read_recipe
+
+
+@click.command("train")
+@click.argument("what", type=click.Choice(["embedder", "agent", "both"]))
+@click.argument("collection", type=click.Path(path_type=Path), required=False)
+@click.option("--by", "criterion", metavar="CRITERION", help='What the model is to judge by: "pose of the head".')
+@click.option(
+    "--teacher", metavar="URL|CSV", help="Who answers: an OpenAI-compatible API, or a CSV of labels (supervised)."
+)
+@click.option("--teacher-model", metavar="NAME", help="Model at the teacher's API.  [default: its first]")
+@click.option("--column", metavar="NAME", help="Column of the labels CSV.  [default: the one named as the criterion]")
+@click.option(
+    "--base", metavar="MODEL", default=BUILT_IN, show_default=True, help="A LLaVA over Qwen2: its folder."
+)
+@click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Where the model and its training go.")
+@click.option("--config", type=click.Path(path_type=Path), metavar="YAML", help="Settings of the training.")
+@click.option("--epochs", type=click.IntRange(min=1), help="At most so many.")
+@click.option("--seed", type=click.IntRange(min=0))
+@click.option("--prompts", metavar="FILE|NAME", help="Prompt set.  [default: the one that matches the criterion]")
+@click.option("--show-config", is_flag=True, help="Print the settings as YAML and do nothing else.")
+@click.option("--estimate", is_flag=True, help="Say what the teacher would be asked and cost, and do nothing else.")
+@options.database
+@options.working
+@options.as_json
+def command(what: Any, collection: Path | None, criterion: str | None, teacher: str | None, teacher_model: str | None,
+            column: str | None, base: str, out: Path | None, config: Path | None, epochs: int | None, seed: int | None,
+            prompts: str | None, show_config: bool, estimate: bool, db: str, max_calls: int | None,
+            max_cost: float | None, as_json: bool, concurrency: int | None,
+            request_timeout: float | None) -> None:  # fmt: skip
+    """Train an embedder, an agent, or one model that is both, on COLLECTION by a criterion.
+
+    A teacher, any strong model behind an OpenAI-compatible API, describes images, says which are alike and walks the
+    graph as an agent does; the model learns to answer so. A CSV of labels can stand in for it. What comes out is used
+    by `partita run --model DIR` and `partita serve export DIR`. Stopped, the same command goes on.
+    """
+    folder = base_folder(base)
+    changes = {name: value for name, value in (("epochs", epochs), ("seed", seed)) if value is not None}
+    recipe = read_recipe(config, is_small(folder), changes)
+    if show_config:
+        click.echo(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False), nl=False)
+        return
+    missing = [
+        name
+        for name, value in (("COLLECTION", collection), ("--by", criterion), ("--teacher", teacher), ("--out", out))
+        if value is None and not (name == "--out" and estimate)
+    ]
+    if missing:
+        raise UsageError(f"partita train {what} needs {', '.join(missing)} too; `partita train --help` shows all")
+    assert collection is not None and criterion is not None and teacher is not None
+    order = Order(
+        what, collection, criterion, teacher, base, out or Path(), recipe, column=column, teacher_model=teacher_model,
+        prompts=prompts, asking={k: v for k, v in (("concurrency", concurrency), ("request_timeout", request_timeout))
+                                 if v is not None},
+    )  # fmt: skip
+    limits = options.limits(max_calls, max_cost)
+    console = quiet_console()
+    with open_database(db) as database, progress_on(console, lambda name: None) as watch:
+        work = train(
+            database, order, keys=find_keys(read_environment()), limits=limits, watch=watch,
+            on_epoch=lambda row: console.print(_line(row, recipe.epochs), highlight=False),
+        )  # fmt: skip
+        outcome = asyncio.run(work)
+    if as_json:
+        options.print_json({"out": str(out), **asdict(outcome)})
+        return
+    say = output()
+    measured = ", ".join(f"{name} {value:.3f}" for name, value in outcome.measured.items())
+    say.print(f"{outcome.epochs} epochs, the best was the {outcome.best}.: {measured}", highlight=False)
+    say.print(f"model: {out}\ncurves: {out}/training/curves.png", highlight=False)
+    say.print(f"use it: partita run COLLECTION --by {shlex.quote(criterion)} --model {out}", highlight=False)
+
+
+def _line(row: Mapping[str, Any], epochs: int) -> str:
+    """An epoch in one line."""
+    told = " · ".join(f"{name} {value:.3f}" for name, value in row.items() if isinstance(value, float))
+    mark = " [green]best so far[/]" if row["best"] == row["epoch"] else ""
+    return f"epoch {row['epoch']} of {epochs}: {told}{mark}"

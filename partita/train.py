@@ -1,0 +1,176 @@
+"""Training a model of the user's own: the teacher's session, the course, the folder that comes out (METHOD 8)."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agents.prompt_sets import choose_prompt_set, criterion_name
+from partita.keys import Keys
+from partita.running import Limits, scanned, until_stopped
+from partita.teaching import teaching
+from partita.watch import Watch
+from serving.llava.about import read_about, reads_texts
+from storage.artefacts import write_file
+from storage.database import Database
+from storage.errors import UsageError
+from storage.items import Item, read_image
+from training.recipe import Recipe, What
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from training.course import Outcome
+
+BUILT_IN = "partita-mini"
+"""How the built-in model is named as a base."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be trained, on what, by whom."""
+
+    what: What
+    collection: Path
+    criterion: str
+    teacher: str
+    """Base URL of an OpenAI-compatible API, or the path of a CSV with labels."""
+    base: str
+    """``partita-mini``, or the folder of a LLaVA over Qwen2."""
+    out: Path
+    recipe: Recipe
+    column: str | None = None
+    """Of the labels CSV."""
+    teacher_model: str | None = None
+    prompts: str | None = None
+    asking: dict[str, Any] = field(default_factory=dict)
+    """``concurrency`` and ``request_timeout``."""
+
+
+async def train(
+    db: Database,
+    order: Order,
+    *,
+    keys: Keys | None = None,
+    limits: Limits | None = None,
+    watch: Watch | None = None,
+    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+) -> Outcome | None:
+    """Train as ordered, or go on with a training that was stopped; `order.out` then holds the best epoch's model.
+
+    Raises:
+        UsageError: bad input, no room, or `out` belongs to another training; nothing was begun.
+        EndpointError: the teacher can't be asked.
+        Paused: stopped, or the budget is used up; the same command goes on.
+    """
+    watch = watch or Watch()
+    criterion = order.criterion.strip()
+    if not criterion:
+        raise UsageError("--by: the criterion is empty; say in words what to cluster by, e.g. --by suit")
+    prompts = choose_prompt_set(criterion, order.prompts)
+    found = await scanned(order.collection, watch)
+    if any(item.kind != "image" for item in found.items):
+        raise UsageError(f"{order.collection} holds texts: models are trained on images here")
+    folder = order.out / "training"
+    base = base_folder(order.base)
+    _begin(folder, order, prompts.hash, base)
+    from training.course import Course, Watcher
+    from training.crew import Crew
+    from training.learner import Learner
+
+    items = {item.content_hash: item for item in found.items}
+    by_criteria = (criterion_name(criterion),) if read_about(base).criteria else ()
+    name = order.out.resolve().name
+    make = partial(Learner, base, order.recipe, order.out, partial(picture, items), name=name, criteria=by_criteria)
+    crew = Crew(await asyncio.to_thread(make))
+    if not crew.leads:
+        await asyncio.to_thread(crew.follow)
+        return None
+    stopped: list[BaseException] = []
+
+    def check() -> None:
+        if stopped:
+            raise stopped[0]
+
+    try:
+        async with teaching(
+            db, order.collection, found, criterion, prompts, order.teacher, column=order.column,
+            model=order.teacher_model, keys=keys, limits=limits, watch=watch, settings=order.asking,
+        ) as open_session:  # fmt: skip
+            for note in open_session.notes:
+                if watch.on_note:
+                    watch.on_note(note)
+            teacher = open_session.teacher
+            if len(teacher.hashes) < 2 * FEWEST:
+                raise UsageError(f"{order.collection}: {len(teacher.hashes)} items are too few to train on")
+            watcher = Watcher(watch.progress, on_epoch, watch.on_note, check)
+            course = Course(order.what, order.recipe, crew, teacher, folder, watcher)
+            outcome: Outcome = await until_stopped(
+                course.run(), teacher.asker, "the same command goes on from here", stopped.append
+            )
+    finally:
+        crew.dismiss()
+    watch.progress.stage = "done"
+    return outcome
+
+
+def base_folder(named: str) -> Path:
+    """The folder of the model that a training begins with.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if named == BUILT_IN:
+        from serving.llava import MINI
+
+        return MINI
+    folder = Path(named).expanduser()
+    if not folder.is_dir():
+        raise UsageError(
+            f"--base {named}: there is no such folder; give one with a LLaVA or LLaVA-OneVision over Qwen2, or "
+            f"{BUILT_IN}, the built-in model"
+        )
+    return folder.resolve()
+
+
+def is_small(base: Path) -> bool:
+    """Whether a base is partita-mini or was trained from it, which is trained whole."""
+    return not reads_texts(base)
+
+
+def picture(items: dict[str, Item], content_hash: str) -> Image.Image:
+    """An item's image as it reaches a model that is asked: bounded and encoded anew."""
+    return read_image(items[content_hash])
+
+
+def _begin(folder: Path, order: Order, prompts: str, base: Path) -> None:
+    """Write down what the folder is the training of; the same may go on there, and nothing else."""
+    told = {
+        "what": order.what,
+        "collection": str(order.collection.resolve()),
+        "criterion": order.criterion,
+        "prompts": prompts,
+        "teacher": order.teacher if "://" in order.teacher else str(Path(order.teacher).resolve()),
+        "column": order.column,
+        "teacher_model": order.teacher_model,
+        "base": str(base),
+        "recipe": order.recipe.model_dump(mode="json"),
+    }
+    path = folder / "order.json"
+    if path.exists():
+        begun = json.loads(path.read_text(encoding="utf-8"))
+        if other := [name for name in told if begun.get(name) != told[name]]:
+            raise UsageError(
+                f"{order.out} holds a training with another {' and '.join(other)}: give the same to go on with it, or "
+                "another --out"
+            )
+        return
+    if order.out.exists() and (not order.out.is_dir() or any(order.out.iterdir())):
+        raise UsageError(f"{order.out} exists and holds no training: give another --out, or empty it")
+    write_file(path, json.dumps(told, indent=1).encode())

@@ -1,0 +1,223 @@
+"""A training from its first epoch to its last: what to learn next, learning it, and what it was good for (METHOD 8).
+
+Everything that a killed run needs to go on stands in `OUT/training`: the units of the epoch that is under way, what is
+measured on, the learner's state. The teacher's answers are in its ledger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from agents import questions
+from graphs.asking import Progress
+from storage.artefacts import write_file
+from training.crew import Crew
+from training.curves import Curves
+from training.mining import hardest
+from training.recipe import Recipe, What
+from training.samples import Pair, Sample, Unit, from_json, to_json
+from training.teacher import Teacher
+from training.traversal import traverse
+
+LOSSES = ("caption", "alike", "assessment")
+"""What is minimised, and by whose sum on held-out items epochs are compared."""
+FEWEST = 4
+MOST = 2000
+"""Items held out at least, and at most: all of their pairs are looked at once."""
+_AT_ONCE = 64
+"""Items looked at between two looks at whether to stop."""
+
+Rows = npt.NDArray[np.float32]
+
+
+@dataclass(slots=True)
+class Watcher:
+    """Whom a course tells how far it is."""
+
+    progress: Progress = field(default_factory=Progress)
+    on_epoch: Callable[[Mapping[str, Any]], None] | None = None
+    """Called after every epoch: its number from 1, what was measured, whether it is the best so far."""
+    on_note: Callable[[str], None] | None = None
+    check: Callable[[], None] = lambda: None
+    """Raises when the training is to stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a training."""
+
+    epochs: int
+    """Epochs done."""
+    best: int
+    """The epoch whose model is kept, from 1."""
+    measured: Mapping[str, float]
+    """Of that epoch, on held-out items."""
+
+
+class Course:
+    """One training."""
+
+    def __init__(
+        self, what: What, recipe: Recipe, crew: Crew, teacher: Teacher, folder: Path, watcher: Watcher
+    ) -> None:
+        """`folder` is `OUT/training`."""
+        self._what, self._recipe, self._crew, self._teacher = what, recipe, crew, teacher
+        self._folder, self._watch = folder, watcher
+        shuffled = [str(name) for name in self._rng(1).permutation(sorted(teacher.hashes))]
+        count = min(len(shuffled) // 2, MOST, max(FEWEST, round(len(shuffled) * recipe.held_out)))
+        self._held_out, self._items = shuffled[:count], shuffled[count:]
+        self._measured: list[dict[str, float]] = self._crew.notes.setdefault("measured", [])
+
+    async def run(self) -> Outcome:
+        """Train until the last epoch, or until there was no better one for a while.
+
+        Raises:
+            Paused: the budget is used up or the run was told to stop; the same command goes on.
+        """
+        exam = await self._exam()
+        with Curves(self._folder, self._crew.progress.step) as curves:
+            while True:
+                if self._crew.progress.epoch > len(self._measured):
+                    await self._measure(exam, curves)
+                if self._crew.progress.epoch >= self._recipe.epochs or self._is_past_its_best():
+                    break
+                await self._learn(await self._units(self._crew.progress.epoch), curves)
+        return Outcome(len(self._measured), self._best + 1, self._measured[self._best])
+
+    @property
+    def _best(self) -> int:
+        """The epoch, from 0, with the least held-out loss."""
+        return min(range(len(self._measured)), key=lambda epoch: (_loss(self._measured[epoch]), epoch))
+
+    def _is_past_its_best(self) -> bool:
+        return bool(self._measured) and len(self._measured) - 1 - self._best >= self._recipe.patience
+
+    async def _exam(self) -> list[Unit]:
+        """What every epoch is measured on: chosen once."""
+        path = self._folder / "held_out.json"
+        if path.exists():
+            return from_json(path.read_text(encoding="utf-8"))
+        rng, units = self._rng(2), list[Unit]()
+        vectors = await self._embedded(self._held_out)
+        if self._what != "agent":
+            pairs = near_and_far(vectors, self._recipe.held_out_pairs, rng)
+            units += await self._captioned(pairs, self._held_out)
+        if self._what != "embedder":
+            units += await self._traversed(self._held_out, vectors, rng)
+        write_file(path, to_json(units).encode())
+        return units
+
+    async def _units(self, epoch: int) -> list[Unit]:
+        """What an epoch trains on: as it was begun, or chosen by the model as it stands."""
+        path = self._folder / "epoch.json"
+        if path.exists():
+            told = json.loads(path.read_text(encoding="utf-8"))
+            if told["epoch"] == epoch:
+                return from_json(told["units"])
+        recipe, rng, units = self._recipe, self._rng(3, epoch), list[Unit]()
+        most = {"embedder": recipe.pool, "agent": recipe.nodes, "both": max(recipe.pool, recipe.nodes)}[self._what]
+        pool = [str(name) for name in rng.permutation(self._items)[:most]]
+        vectors = await self._embedded(pool)
+        if self._what != "agent":
+            mined = await asyncio.to_thread(hardest, vectors[: recipe.pool], self._crew.beta, recipe.pairs)
+            units += await self._captioned(mined, pool)
+        if self._what != "embedder":
+            units += await self._traversed(pool[: recipe.nodes], vectors[: recipe.nodes], rng)
+        write_file(path, json.dumps({"epoch": epoch, "units": to_json(units)}).encode())
+        return units
+
+    async def _embedded(self, hashes: Sequence[str]) -> Rows:
+        """H(u) (n, d) by the model as it stands, of its own descriptions."""
+        self._stage("look", len(hashes))
+        asked = [questions.describe(self._teacher.prompts, name) for name in hashes]
+
+        def work() -> Rows:
+            rows = []
+            for at in range(0, len(asked), _AT_ONCE):
+                self._watch.check()
+                part = asked[at : at + _AT_ONCE]
+                rows.append(self._crew.embed(part, self._crew.describe(part)))
+                self._watch.progress.done += len(part)
+            return np.concatenate(rows)
+
+        return await asyncio.to_thread(work)
+
+    async def _captioned(self, pairs: Sequence[tuple[int, int]], hashes: Sequence[str]) -> list[Unit]:
+        """Pairs with the teacher's captions and labels; those that it could not caption are left out."""
+        named = [(hashes[a], hashes[b]) for a, b in pairs]
+        said = await self._teacher.captions(name for pair in named for name in pair)
+        named = [pair for pair in named if pair[0] in said and pair[1] in said]
+        same = await self._teacher.same(named)
+        taught = {name: Sample(questions.describe(self._teacher.prompts, name), text) for name, text in said.items()}
+        return [Pair(taught[a], taught[b], same.get((a, b))) for a, b in named]
+
+    async def _traversed(self, hashes: Sequence[str], vectors: Rows, rng: np.random.Generator) -> list[Unit]:
+        """What the teacher says on its way through the graph of some items."""
+        recipe = self._recipe
+        found = await traverse(
+            self._teacher, hashes, vectors, beta=self._crew.beta, threshold=recipe.threshold,
+            representatives=recipe.representatives, merges=recipe.merges, noisy=recipe.noisy, rng=rng,
+        )  # fmt: skip
+        told = {"yes": found.memberships.yes, "no": found.memberships.no, "noisy": found.noisy.yes + found.noisy.no}
+        merges = found.merges.yes + found.merges.no
+        counts = told | {"merges": merges, "clusters": len(found.clusters), "items": len(hashes)}
+        with (self._folder / "traversals.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(counts | {"threshold": found.threshold}) + "\n")
+        return list(found.samples)
+
+    async def _learn(self, units: Sequence[Unit], curves: Curves) -> None:
+        self._stage("learn", 0)
+        crew, progress = self._crew, self._watch.progress
+
+        def report(done: int, total: int, measured: Mapping[str, float]) -> None:
+            progress.done, progress.total = done, total
+            curves.step(crew.progress.step, crew.progress.epoch, measured)
+            try:
+                self._watch.check()
+            except BaseException:
+                crew.keep()
+                raise
+
+        await asyncio.to_thread(crew.train_epoch, units, report)
+
+    async def _measure(self, exam: Sequence[Unit], curves: Curves) -> None:
+        """Measure the epoch just done, and keep its model if it is the best."""
+        self._stage("measure", 0)
+        measured = await asyncio.to_thread(self._crew.evaluate, exam)
+        self._measured.append(measured)
+        epoch = len(self._measured) - 1
+        best = self._best == epoch
+        if best:
+            await asyncio.to_thread(self._crew.save)
+        await asyncio.to_thread(self._crew.keep)
+        curves.epoch(self._crew.progress.step, epoch, measured, best)
+        if self._watch.on_epoch:
+            self._watch.on_epoch({"epoch": epoch + 1, **measured, "best": best})
+
+    def _stage(self, name: str, total: int) -> None:
+        progress = self._watch.progress
+        progress.stage, progress.done, progress.total = name, 0, total
+
+    def _rng(self, *what: int) -> np.random.Generator:
+        return np.random.default_rng([self._recipe.seed, *what])
+
+
+def near_and_far(vectors: Rows, count: int, rng: np.random.Generator) -> list[tuple[int, int]]:
+    """At most `count` pairs i < j to be measured on: half of them the most alike, the others drawn at random."""
+    first, second = np.triu_indices(len(vectors), 1)
+    alike = (vectors @ vectors.T)[first, second]
+    near = np.argsort(-alike, kind="stable")[: count // 2]
+    far = rng.permutation(np.setdiff1d(np.arange(len(first)), near))[: count - len(near)]
+    return sorted((int(first[k]), int(second[k])) for k in (*near, *far))
+
+
+def _loss(measured: Mapping[str, float]) -> float:
+    return sum(measured[name] for name in LOSSES if name in measured)

@@ -1,0 +1,80 @@
+"""One training on several devices: the process that asks the teacher leads, the others do as it does.
+
+Started by `accelerate launch -m partita train …`; with one process there is nobody to lead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from accelerate.utils import broadcast_object_list
+
+from agents.questions import Question
+from training.learner import Learner
+from training.loop import Progress, Report
+from training.samples import Unit
+
+
+class Crew:
+    """The learners of all processes. The leading process calls; whatever is work for all is announced to the others."""
+
+    def __init__(self, learner: Learner) -> None:
+        self._learner = learner
+        self.notes: dict[str, Any] = learner.notes
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process is the one that calls."""
+        return self._learner.main
+
+    @property
+    def progress(self) -> Progress:
+        return self._learner.progress
+
+    @property
+    def beta(self) -> float:
+        return self._learner.beta
+
+    def describe(self, questions: Sequence[Question]) -> list[str]:
+        self._announce("describe", questions)
+        return self._learner.describe(questions)
+
+    def embed(self, questions: Sequence[Question], descriptions: Sequence[str]) -> np.ndarray:
+        self._announce("embed", questions, descriptions)
+        return self._learner.embed(questions, descriptions)
+
+    def train_epoch(self, units: Sequence[Unit], report: Report) -> dict[str, float]:
+        self._announce("train_epoch", units)
+        return self._learner.train_epoch(units, report)
+
+    def evaluate(self, units: Sequence[Unit]) -> dict[str, float]:
+        self._announce("evaluate", units)
+        return self._learner.evaluate(units)
+
+    def save(self) -> None:
+        self._announce("save")
+        self._learner.save()
+
+    def keep(self) -> None:
+        """Only the leading process writes a state."""
+        self._learner.keep()
+
+    def dismiss(self) -> None:
+        """Send the others home."""
+        self._announce("")
+
+    def follow(self) -> None:
+        """Do what the leading process announces until it sends us home."""
+        while (order := self._heard([None]))[0]:
+            name, *given = order
+            getattr(self._learner, name)(*given)
+
+    def _announce(self, *order: object) -> None:
+        if self._learner.processes > 1:
+            broadcast_object_list([list(order)])
+
+    def _heard(self, place: list[Any]) -> list[Any]:
+        heard: list[Any] = broadcast_object_list(place)[0]
+        return heard
