@@ -15,7 +15,8 @@ from __future__ import annotations
 import json
 import re
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,12 +60,27 @@ class Checkpoint:
     about: About
 
 
-def read_checkpoint(folder: Path, *, base: Path | None = None, dtype: torch.dtype | None = None) -> Checkpoint:
+@dataclass(frozen=True)
+class Unmerged:
+    """A LoRA checkpoint as training goes on with it."""
+
+    checkpoint: Checkpoint
+    """Its network has the adapter inside."""
+    adapter: Any
+    """peft's model around that network; what it trains takes gradients."""
+    base: Path
+    """The folder of the base model."""
+
+
+def read_checkpoint(
+    folder: Path, *, base: Path | None = None, dtype: torch.dtype | None = None, seed: int = 0
+) -> Checkpoint:
     """The model in a folder, LoRA merged.
 
     Args:
         base: a checkpoint's base model, where it no longer lies where the checkpoint says.
         dtype: of the network; None: as it is stored. The head is float32 always, and so is partita-mini.
+        seed: of a fresh head's weights.
 
     Raises:
         UsageError: it is none of the forms, or lacks a part.
@@ -73,8 +89,31 @@ def read_checkpoint(folder: Path, *, base: Path | None = None, dtype: torch.dtyp
     told.disable_progress_bar()  # nothing to wait for but the disk
     if base is not None and not (folder / "adapter_config.json").is_file():
         raise UsageError(f"{folder} is no LoRA checkpoint, so that it has no base model: leave --base out")
+    with _readable(folder):
+        return _read(folder, base, dtype, seed)
+
+
+def read_unmerged(folder: Path, *, dropout: float = 0.0, dtype: torch.dtype | None = None) -> Unmerged:
+    """The LoRA checkpoint in a folder with its adapter apart, to be trained further; `dropout` is of the adapter.
+
+    Raises:
+        UsageError: as `read_checkpoint`.
+    """
+    told: Any = logging
+    told.disable_progress_bar()
+    with _readable(folder):
+        about = read_about(folder)
+        adapter, vocabulary, process, below = _under_lora(folder, None, about, dtype, trainable=True, dropout=dropout)
+        network = adapter.get_base_model()
+        head = _head(folder, network, 0)
+        return Unmerged(Checkpoint(network, head, vocabulary, process, about), adapter, below)
+
+
+@contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    """What goes wrong with a folder, in words that say what to do."""
     try:
-        return _read(folder, base, dtype)
+        yield
     except FileNotFoundError as error:
         missing = Path(str(error.filename or error)).name
         raise UsageError(f"{folder} holds no model that can be read: {missing} is missing") from None
@@ -88,7 +127,7 @@ def read_checkpoint(folder: Path, *, base: Path | None = None, dtype: torch.dtyp
         ) from error
 
 
-def _read(folder: Path, base: Path | None, dtype: torch.dtype | None) -> Checkpoint:
+def _read(folder: Path, base: Path | None, dtype: torch.dtype | None, seed: int = 0) -> Checkpoint:
     about = read_about(folder)
     if (folder / "adapter_config.json").is_file():
         network, vocabulary, process = _adapted(folder, base, about, dtype)
@@ -99,7 +138,7 @@ def _read(folder: Path, base: Path | None, dtype: torch.dtype | None) -> Checkpo
         process = processor_of(network, folder)
     fit_vocabulary(network, vocabulary)
     network.train(False).requires_grad_(False)
-    return Checkpoint(network, _head(folder, network), vocabulary, process, about)
+    return Checkpoint(network, _head(folder, network, seed), vocabulary, process, about)
 
 
 def read_vocabulary(folder: Path) -> Vocabulary:
@@ -197,8 +236,24 @@ def _adapted(
     folder: Path, base: Path | None, about: About, dtype: torch.dtype | None
 ) -> tuple[Network, Vocabulary, Processor]:
     """A base model under LoRA, merged."""
+    adapted, vocabulary, process, _ = _under_lora(folder, base, about, dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what peft says of tied weights is taken care of in the export
+        return adapted.merge_and_unload(), vocabulary, process
+
+
+def _under_lora(
+    folder: Path,
+    base: Path | None,
+    about: About,
+    dtype: torch.dtype | None,
+    *,
+    trainable: bool = False,
+    dropout: float = 0.0,
+) -> tuple[Any, Vocabulary, Processor, Path]:
+    """peft's model of a base under LoRA, and where the base lies."""
     try:
-        from peft import PeftModel
+        from peft import LoraConfig, PeftModel
     except ImportError:
         raise UsageError(f"{folder} is a LoRA checkpoint: pip install 'partita[train]' to merge it") from None
 
@@ -225,8 +280,12 @@ def _adapted(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what peft says of tied weights is taken care of in the export
         warnings.filterwarnings("error", message=".*[Mm]issing adapter keys")
-        adapted: Any = PeftModel.from_pretrained(under.network, str(folder), local_files_only=True)
-        return adapted.merge_and_unload(), vocabulary, under.process
+        settings: Any = LoraConfig.from_pretrained(str(folder), local_files_only=True)
+        settings.lora_dropout, settings.inference_mode = dropout, not trainable
+        adapted: Any = PeftModel.from_pretrained(
+            under.network, str(folder), config=settings, is_trainable=trainable, local_files_only=True
+        )
+    return adapted, vocabulary, under.process, below
 
 
 def _trained(adapter: Path) -> tuple[int | None, bool]:
@@ -238,7 +297,7 @@ def _trained(adapter: Path) -> tuple[int | None, bool]:
     return (rows.pop() if len(rows) == 1 else None), any("lora_" in name for name in names)
 
 
-def _head(folder: Path, network: Network) -> EmbeddingHead:
+def _head(folder: Path, network: Network, seed: int) -> EmbeddingHead:
     width = width_of(network)
     if (folder / "head.safetensors").is_file():
         weights = {name: _float(t) for name, t in load_file(folder / "head.safetensors").items()}
@@ -250,7 +309,7 @@ def _head(folder: Path, network: Network) -> EmbeddingHead:
         head = EmbeddingHead.unfolded(_float(folded).T, float(beta or 1 / 0.07))
     else:
         state = torch.random.get_rng_state()
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         head = EmbeddingHead(width, EMBEDDING_WIDTH)
         torch.random.set_rng_state(state)
     if head.projection.shape[0] != width:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,14 +54,22 @@ class LlavaQwen2:
     time.
     """
 
-    def __init__(self, checkpoint: Checkpoint, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        device: torch.device | str = "cpu",
+        pixels: Callable[[str], Pixels] | None = None,
+    ) -> None:
+        """`pixels` gives the pixels of the image that a message's URL names; None: URLs are `data:` URLs."""
         network: Any = checkpoint.network
         self.network: Network = network.to(device)
         self.head = checkpoint.head.to(device)
         self.network.train(False)
         self.head.train(False)
         self.vocabulary = checkpoint.vocabulary
-        self._process, self._about = checkpoint.process, checkpoint.about
+        process = checkpoint.process
+        self._pixels = pixels or (lambda url: process(read_image(url)))
+        self._about = checkpoint.about
         self.name = checkpoint.about.name
         self.criteria = checkpoint.about.criteria
         self.embedding_width: int = self.head.projection.shape[1]
@@ -183,7 +191,7 @@ class LlavaQwen2:
         fresh = [url for url in names if url not in found]
         waiting: list[tuple[str, Pixels]] = []
         for number, url in enumerate(fresh, 1):
-            waiting.append((url, self._process(read_image(url))))
+            waiting.append((url, self._pixels(url)))
             if number == len(fresh) or sum(len(pixels.values) for _, pixels in waiting) >= _ROWS:
                 seen = features(self.network, [pixels for _, pixels in waiting])
                 found.update(zip((url for url, _ in waiting), seen, strict=True))

@@ -15,11 +15,12 @@ from transformers import LlavaForConditionalGeneration
 from agents.prompt_sets import shipped_set
 from serving.llava.network import EmbeddingHead, project, states_at
 from serving.llava.prompt import Vocabulary
-from training.mini.checkpoint import load_checkpoint, save_checkpoint
+from training.checkpoint import load_checkpoint, save_checkpoint
 from training.mini.config import MiniConfig
 from training.mini.conversations import CRITERIA, Conversations, Sample, reworded
 from training.mini.language import Seen, answer, embedding_prompt
-from training.mini.vision import Report, rate_at
+from training.mini.vision import Report
+from training.rate import rate_at
 from training.replies import NOTHING
 
 

@@ -18,11 +18,12 @@ from agents.prompt_sets import QuestionKind, shipped_names, shipped_set
 from serving.llava.network import greedy, input_vectors, new_model, project, to_tensor
 from serving.llava.prompt import EMBEDDING, Prompt, Vocabulary, build_prompt, with_embedding
 from serving.llava.tower import Tower
-from training.mini.checkpoint import load_checkpoint, save_checkpoint
+from training.checkpoint import load_checkpoint, save_checkpoint
 from training.mini.config import MiniConfig
 from training.mini.conversations import CRITERIA, Conversations, Sample, any_words
 from training.mini.shards import ATTRIBUTES, ShardStream
-from training.mini.vision import AttributeHeads, Report, new_tower, rate_at
+from training.mini.vision import AttributeHeads, Report, new_tower
+from training.rate import rate_at
 from training.replies import NOTHING
 from training.world import Purpose
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,9 +13,10 @@ from torch.nn import functional as F
 
 from serving.llava.network import to_tensor
 from serving.llava.tower import Tower, TowerConfig
-from training.mini.checkpoint import load_checkpoint, save_checkpoint
+from training.checkpoint import load_checkpoint, save_checkpoint
 from training.mini.config import MiniConfig
 from training.mini.shards import ATTRIBUTES, Shard, ShardStream, views
+from training.rate import rate_at
 from training.world import Purpose
 
 Report = Callable[[int, int, str], None]
@@ -110,14 +110,6 @@ def measure_vision(config: MiniConfig, out: Path) -> dict[str, float]:
         for i, name in enumerate(ATTRIBUTES)
         if (attributes[:, i] > 0).any()
     }
-
-
-def rate_at(step: int, steps: int, warm_up: float = 0.03) -> float:
-    """Share of the peak learning rate at a step: linear warm-up, then a cosine to zero."""
-    begin = max(1, int(steps * warm_up))
-    if step < begin:
-        return (step + 1) / begin
-    return 0.5 * (1 + math.cos(math.pi * (step - begin) / max(1, steps - begin)))
 
 
 def _draw(window: list[Shard], config: MiniConfig, step: int) -> tuple[Tensor, Tensor]:
