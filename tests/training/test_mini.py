@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 from agents.conclusions import Conclusion, read_conclusions
 from agents.prompt_sets import shipped_set
 from serving.llava import LlavaQwen2
-from training.mini.__main__ import STAGES, StageError, main, run_stages
 from training.checkpoint import CheckpointError
+from training.mini.__main__ import STAGES, StageError, main, run_stages
 from training.mini.config import TINY, MiniConfig
 from training.mini.conversations import (
     CRITERIA,

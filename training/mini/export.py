@@ -10,7 +10,6 @@ import tempfile
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 from transformers import LlavaForConditionalGeneration
 
@@ -19,6 +18,7 @@ from serving.llava.prompt import Vocabulary
 from training.mini.config import MiniConfig
 from training.mini.conversations import CRITERIA
 from training.mini.shards import ATTRIBUTES
+from training.saving import write_parts
 
 NAME = "partita-mini"
 
@@ -31,13 +31,8 @@ def export_weights(
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
-        model.config.save_pretrained(str(draft))
-        save_file({name: _stored(name, t) for name, t in model.state_dict().items()}, str(draft / "model.safetensors"))
-        save_file(
-            {name: t.detach().clone().contiguous() for name, t in head.state_dict().items()},
-            str(draft / "head.safetensors"),
-        )
-        words.tokenizer.save(str(draft / "tokenizer.json"))
+        stored = {name: _stored(name, tensor) for name, tensor in model.state_dict().items()}
+        write_parts(stored, head, words, model.config, draft)
         about = {
             "format": 1,
             "name": NAME,
@@ -64,7 +59,6 @@ def export_weights(
 
 def _stored(name: str, tensor: Tensor) -> Tensor:
     """The tensor as it is stored. Batch norm keeps float32: its statistics span more than bfloat16 tells apart."""
-    tensor = tensor.detach().clone().contiguous()
     norm = "vision_tower" in name and (
         name.endswith(("running_mean", "running_var")) or (tensor.ndim == 1 and "trunk" in name)
     )
