@@ -87,7 +87,7 @@ def read_tensors(path: Path, key: str) -> tuple[dict[str, Tensor], dict[str, str
 def moments_of(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     """The optimiser's state by `optimizer/PARAMETER/PART`; parameters are numbered in its order."""
     return {
-        f"{_OPTIMIZER}{index}/{part}": torch.as_tensor(value).detach().clone()
+        f"{_OPTIMIZER}{index}/{part}": torch.as_tensor(value).detach()
         for index, state in optimizer.state_dict()["state"].items()
         for part, value in state.items()
     }

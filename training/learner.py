@@ -74,7 +74,8 @@ class Learner:
         """
         self._recipe, self._out = recipe, out
         slow = DistributedDataParallelKwargs(find_unused_parameters=True)  # assessments leave the head alone
-        self._accelerator = Accelerator(kwargs_handlers=[slow])
+        # Several processes without a GPU are several only for an accelerator that was told to be a CPU's.
+        self._accelerator = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[slow])
         device = self._accelerator.device
         self._bfloat16 = _bfloat16(recipe, device)
         check_memory(base, recipe, device, self._bfloat16, self._accelerator.num_processes)
@@ -209,7 +210,7 @@ class Learner:
             mine = work(asked[rank::world], model)
         if world == 1:
             return mine
-        told: list[tuple[int, list[T]]] = gather_object([(rank, mine)])  # type: ignore[no-untyped-call]
+        told: list[tuple[int, list[T]]] = gather_object([(rank, mine)])
         by_rank = dict(told)
         return [by_rank[i % world][i // world] for i in range(len(asked))]
 

@@ -26,6 +26,8 @@ from training.samples import Pair, Sample, Unit
 Report = Callable[[int, int, Mapping[str, float]], None]
 """Called after every step with (steps done in the epoch, steps of the epoch, what the step measured)."""
 _SETTLED = "lower `rate`, or look at the labels"
+_STEEPEST = math.log(100) - 1e-5
+"""Of logit_scale: β is at most 100 (METHOD 2), and where it is cut off nothing would lead it back."""
 
 
 @dataclass
@@ -84,6 +86,7 @@ class Loop:
     ) -> None:
         self._accelerator, self._recipe, self._pixels, self._augment = accelerator, recipe, pixels, augment
         self._module: Any = accelerator.prepare(losses)
+        self._scale = losses.head.logit_scale
         weights, others = [p for p in trained if p.ndim > 1], [p for p in trained if p.ndim <= 1]
         self._trained = [*weights, *others]
         groups = [{"params": weights, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
@@ -132,12 +135,14 @@ class Loop:
             last = number >= len(pieces)
             with contextlib.nullcontext() if last else self._accelerator.no_sync(self._module):
                 sums += self._learn(piece, world * bool(pieces), len(batch), labelled, drawn)
-        told: Tensor = self._accelerator.reduce(sums.to(self._accelerator.device))  # type: ignore[no-untyped-call]
+        told: Tensor = self._accelerator.reduce(sums.to(self._accelerator.device))
         words, alike = told.tolist()
         if not (math.isfinite(words) and math.isfinite(alike)):
             raise UsageError(f"the loss of step {step + 1} is no number: {_SETTLED}")
         nn.utils.clip_grad_norm_(self._trained, self._recipe.clip)
         self.optimizer.step()
+        with torch.no_grad():
+            self._scale.clamp_(max=_STEEPEST)
         kind = kind_of(batch[0])
         found = {"assessment" if kind == "assessment" else "caption": (words, float(len(batch)))}
         return found | ({"alike": (alike, float(labelled))} if kind == "pair" else {})
@@ -155,7 +160,7 @@ class Loop:
             truth, known = (affinity.new_tensor([float(f(one)) for one in same]) for f in (bool, _is_known))
             alike = F.binary_cross_entropy_with_logits(affinity, truth, known, reduction="sum")
             loss = times * (written / units + alike / max(1, labelled))
-            self._accelerator.backward(loss)  # type: ignore[no-untyped-call]
+            self._accelerator.backward(loss)
         except torch.OutOfMemoryError:
             raise UsageError(
                 f"the device's memory does not suffice for {len(piece)} units at once: lower `micro_batch`, or set "

@@ -44,8 +44,7 @@ class Losses(nn.Module):
 
     def read(self, samples: Sequence[Sample], pixels: Mapping[str, Pixels]) -> tuple[Tensor, Tensor]:
         """Cross-entropy (n,) as `forward` gives it, and H (captions, width) of the captions among the samples."""
-        kind = self.network.device.type
-        with torch.autocast(kind, torch.bfloat16, enabled=self._bfloat16):
+        with torch.autocast(self.network.device.type, torch.bfloat16, enabled=self._bfloat16):
             names = list(dict.fromkeys(item for sample in samples for _, item in sample.question.items))
             seen = dict(zip(names, features(self.network, [pixels[name] for name in names]), strict=True))
             rows = [self._lesson.row(sample, lambda name: len(seen[name])) for sample in samples]
@@ -54,8 +53,7 @@ class Losses(nn.Module):
         if not captions:
             return losses, losses.new_zeros(0)
         where = torch.tensor(captions, dtype=torch.long, device=hidden.device)
-        with torch.autocast(kind, enabled=False):
-            return losses, self.head(hidden[where[:, 0], where[:, 1]])
+        return losses, self.head(hidden[where[:, 0], where[:, 1]])
 
     def _rows(self, rows: Sequence[Row], seen: Tensor) -> tuple[Tensor, Tensor]:
         """States (n, longest - 1, width) and the cross-entropy (n,) of rows."""

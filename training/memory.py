@@ -157,29 +157,30 @@ def _activations(config: LlavaConfig | LlavaOnevisionConfig, recipe: Recipe, bfl
         layer += tokens * (6 * width + inner) * (one + 1)
     kept = layers * tokens * width * one + 2 * layer if recipe.gradient_checkpointing else layers * layer
     logits = rows * _REPLY * int(text.vocab_size) * (one + 12)
-    return kept + logits + _tower(config, recipe, rows * shown * tiles, one)
+    return int(kept + logits) + _tower(config, recipe, rows * shown * tiles, one)
 
 
 def _tower(config: Any, recipe: Recipe, tiles: int, one: int) -> int:
     vision = config.vision_config
     if isinstance(vision, TowerConfig):
-        return tiles * vision.image_size**2 * 256  # maps of every layer, in bytes for a pixel: measured
+        return int(tiles * vision.image_size**2 * 256)  # maps of every layer, in bytes for a pixel: measured
     places, width = (vision.image_size // vision.patch_size) ** 2, int(vision.hidden_size)
     layer = tiles * places * (width * (8 * one + 16) + int(vision.intermediate_size) * 2 * one)
     if recipe.rank:
-        return layer  # frozen: nothing is kept
+        return int(layer)  # frozen: nothing is kept
     layers = int(vision.num_hidden_layers)
     kept = layers * tiles * places * width * one
-    return kept + 2 * layer if recipe.gradient_checkpointing else layers * layer
+    return int(kept + 2 * layer if recipe.gradient_checkpointing else layers * layer)
 
 
 def _tiles(config: Any) -> int:
     """Tiles that a square image is cut into, the whole among them."""
     if not isinstance(config, LlavaOnevisionConfig):
         return 1
-    side: Any = config.vision_config
-    high, wide = select_best_resolution((SIDE, SIDE), config.image_grid_pinpoints)
-    return 1 + (high // int(side.image_size)) * (wide // int(side.image_size))
+    vision: Any = config.vision_config
+    side = int(vision.image_size)
+    high, wide = select_best_resolution((SIDE, SIDE), config.image_grid_pinpoints or [[side, side]])
+    return 1 + int(high // side) * int(wide // side)
 
 
 def _image_tokens(config: Any) -> int:

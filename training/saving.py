@@ -6,8 +6,8 @@
 | partita-mini whole | format 1 |
 | a published model whole | transformers' form with its image processor's settings |
 
-Each with `head.safetensors`, `tokenizer.json` and `partita.json`. All of it is written to a draft beside its place; once
-that is whole and on the disk, file by file takes its place. A kill in between is made good by `complete`.
+Each with `head.safetensors`, `tokenizer.json` and `partita.json`. All of it is written to a draft beside its place;
+once that is whole and on the disk, file by file takes its place. A kill in between is made good by `complete`.
 """
 
 from __future__ import annotations

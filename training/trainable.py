@@ -61,7 +61,7 @@ class Trainable:
             tensor.copy_(tensors[name])
 
     def train(self, on: bool) -> None:
-        """Dropout and batch norm as in training, or as in serving. A tower that isn't trained is as in serving always."""
+        """Dropout and batch norm as in training, or as in serving; a frozen tower is as in serving always."""
         self.network.train(on)
         self.checkpoint.head.train(on)
         if self.adapter is not None:
@@ -98,6 +98,7 @@ def read_trainable(base: Path, recipe: Recipe, bfloat16: bool) -> Trainable:
     made.checkpoint.head.requires_grad_(True)
     for parameter in made.parameters().values():
         parameter.data = parameter.data.float()
+    module: Any
     for module in made.network.modules():
         if hasattr(module, "cast_input_dtype_enabled"):
             module.cast_input_dtype_enabled = False  # autocast does it, and keeps no copy in float32
@@ -119,7 +120,7 @@ def _under_lora(read: Checkpoint, base: Path, recipe: Recipe) -> Trainable:
     torch.manual_seed(recipe.seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tied token embeddings come apart here, and readers expect them to
-        adapter: Any = get_peft_model(read.network, settings)  # type: ignore[arg-type]
+        adapter: Any = get_peft_model(read.network, settings)
     return Trainable(read, adapter, base)
 
 
@@ -130,8 +131,9 @@ def _continued(base: Path, recipe: Recipe, frozen: torch.dtype) -> Trainable:
         WHOLE
     ):
         raise UsageError(
-            f"{base} holds LoRA of rank {settings.r} and alpha {settings.lora_alpha:g}, and the recipe says {recipe.rank}"
-            f" and {recipe.alpha:g}: change the recipe, or `partita serve export {base} MERGED` and train MERGED"
+            f"{base} holds LoRA of rank {settings.r} and alpha {settings.lora_alpha:g}, and the recipe says "
+            f"{recipe.rank} and {recipe.alpha:g}: change the recipe, or `partita serve export {base} MERGED` and "
+            "train MERGED"
         )
     return Trainable(read.checkpoint, read.adapter, read.base)
 
@@ -147,4 +149,6 @@ def _compute_twice(made: Trainable) -> None:
         parts.append(made.network.model.vision_tower)
     for part in parts:
         if part.supports_gradient_checkpointing:
-            part.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            # The newer name; the older one warns from transformers 5.24 on.
+            new = getattr(part, "activation_checkpointing_enable", None)
+            (new or part.gradient_checkpointing_enable)({"use_reentrant": False})

@@ -73,7 +73,7 @@ class LlavaQwen2:
         self.name = checkpoint.about.name
         self.criteria = checkpoint.about.criteria
         self.embedding_width: int = self.head.projection.shape[1]
-        self.beta = float(self.head.beta)
+        self.beta = float(self.head.beta.detach())
         self.threshold = checkpoint.about.threshold
         self._longest = min(LONGEST_PROMPT, int(self.network.config.get_text_config().max_position_embeddings))
         self._built_in = isinstance(self.network.config.vision_config, TowerConfig)

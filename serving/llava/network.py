@@ -57,7 +57,8 @@ class EmbeddingHead(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(n, width) -> unit rows (n, embedding_width), computed in float32."""
-        return F.normalize(self.norm(hidden.float()) @ self.projection, dim=-1)
+        with torch.autocast(hidden.device.type, enabled=False):
+            return F.normalize(self.norm(hidden.float()) @ self.projection, dim=-1)
 
     def folded(self) -> Tensor:
         """The whole head as one matrix (width, embedding_width): H = normalize(h · folded), ARCHITECTURE 7.
