@@ -24,6 +24,9 @@ _STAGES = {
     "relate": "relating items",
     "traverse": "placing items",
     "merge": "comparing clusters",
+    "look": "looking at items",
+    "learn": "learning",
+    "measure": "measuring",
     "done": "done",
 }
 _PLAIN_EVERY = 10.0

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,11 +15,13 @@ from partita.keys import Keys
 from partita.running import Limits, scanned, until_stopped
 from partita.teaching import teaching
 from partita.watch import Watch
+from serving.images import encode_image
 from serving.llava.about import read_about, reads_texts
 from storage.artefacts import write_file
 from storage.database import Database
 from storage.errors import UsageError
-from storage.items import Item, read_image
+from storage.images import opened
+from storage.items import Item, read_bytes
 from training.recipe import Recipe, What
 
 if TYPE_CHECKING:
@@ -60,9 +61,11 @@ async def train(
     keys: Keys | None = None,
     limits: Limits | None = None,
     watch: Watch | None = None,
-    on_epoch: Callable[[dict[str, Any]], None] | None = None,
+    on_epoch: Callable[[Mapping[str, Any]], None] | None = None,
 ) -> Outcome | None:
     """Train as ordered, or go on with a training that was stopped; `order.out` then holds the best epoch's model.
+
+    Of several processes (`accelerate launch`) the leading one gives the outcome, the others None.
 
     Raises:
         UsageError: bad input, no room, or `out` belongs to another training; nothing was begun.
@@ -80,7 +83,7 @@ async def train(
     folder = order.out / "training"
     base = base_folder(order.base)
     _begin(folder, order, prompts.hash, base)
-    from training.course import Course, Watcher
+    from training.course import FEWEST, Course, Watcher
     from training.crew import Crew
     from training.learner import Learner
 
@@ -146,7 +149,8 @@ def is_small(base: Path) -> bool:
 
 def picture(items: dict[str, Item], content_hash: str) -> Image.Image:
     """An item's image as it reaches a model that is asked: bounded and encoded anew."""
-    return read_image(items[content_hash])
+    with opened(encode_image(read_bytes(items[content_hash]))) as image:
+        return image.convert("RGB")
 
 
 def _begin(folder: Path, order: Order, prompts: str, base: Path) -> None:

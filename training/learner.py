@@ -20,7 +20,7 @@ from sklearn.metrics import roc_auc_score
 
 from agents.descriptions import read_description
 from agents.questions import Question
-from serving.llava.checkpoint import About
+from serving.llava.about import About
 from serving.llava.model import LlavaQwen2
 from training.checkpoint import fill_moments, moments_of, read_tensors, write_tensors
 from training.lesson import Lesson
@@ -47,6 +47,7 @@ class Learner:
         progress: where the training stands.
         notes: whatever its caller wants to find again after a kill; stored with the state. JSON.
         main: whether this process is the one that writes.
+        processes: how many share the work.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Learner:
         self.progress = Progress()
         self.notes: dict[str, Any] = {}
         self.main: bool = self._accelerator.is_main_process
+        self.processes: int = self._accelerator.num_processes
         self._key = _key(base, recipe)
         self._restore()
         if self.main:

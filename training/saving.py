@@ -24,7 +24,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from serving.llava.checkpoint import About, Checkpoint
+from serving.llava.about import About
+from serving.llava.checkpoint import Checkpoint
 from serving.llava.network import EmbeddingHead
 from serving.llava.prompt import Vocabulary
 from storage.errors import UsageError

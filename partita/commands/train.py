@@ -31,9 +31,7 @@ from training.recipe import read_recipe
 )
 @click.option("--teacher-model", metavar="NAME", help="Model at the teacher's API.  [default: its first]")
 @click.option("--column", metavar="NAME", help="Column of the labels CSV.  [default: the one named as the criterion]")
-@click.option(
-    "--base", metavar="MODEL", default=BUILT_IN, show_default=True, help="A LLaVA over Qwen2: its folder."
-)
+@click.option("--base", metavar="MODEL", default=BUILT_IN, show_default=True, help="A LLaVA over Qwen2: its folder.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Where the model and its training go.")
 @click.option("--config", type=click.Path(path_type=Path), metavar="YAML", help="Settings of the training.")
 @click.option("--epochs", type=click.IntRange(min=1), help="At most so many.")
@@ -82,6 +80,8 @@ def command(what: Any, collection: Path | None, criterion: str | None, teacher: 
             on_epoch=lambda row: console.print(_line(row, recipe.epochs), highlight=False),
         )  # fmt: skip
         outcome = asyncio.run(work)
+    if outcome is None:  # not the leading one of several processes
+        return
     if as_json:
         options.print_json({"out": str(out), **asdict(outcome)})
         return

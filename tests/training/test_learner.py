@@ -10,7 +10,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,16 +19,16 @@ from safetensors.torch import load_file
 from serving.llava import MINI, LlavaQwen2
 from serving.llava.checkpoint import read_checkpoint
 from serving.llava.export import export
-from serving.llava.prompt import build_prompt, with_embedding
+from serving.llava.prompt import with_embedding
 from storage.errors import UsageError
 from tests.serving import tiny
 from tests.training.lessons import RECIPE, assessment, caption, chat, image, pair, trained, units
 from training.learner import STATE, Learner
 from training.lesson import Lesson
-from training.losses import Losses
 from training.loop import batches, kind_of
+from training.losses import Losses
 from training.pictures import Pictures, augmented
-from training.recipe import Recipe, read_recipe
+from training.recipe import read_recipe
 from training.samples import Sample
 from training.trainable import Trainable, read_trainable
 
