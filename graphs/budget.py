@@ -35,9 +35,11 @@ class Budget:
         max_cost: float | None = None,
         cost: Cost = nothing,
         session: str = "SESSION",
+        *,
+        go_on: str | None = None,
     ) -> None:
-        """``session`` is its name, for what the user is told."""
-        self._go_on = f"`partita resume {session}`"
+        """``session`` is its name, for what the user is told; ``go_on`` is the command where it is not ``resume``."""
+        self._go_on = go_on or f"`partita resume {session}`"
         self.max_calls = max_calls
         self.max_cost = max_cost
         self._cost = cost

@@ -1,0 +1,134 @@
+"""The teacher: a strong model, or labels, whose answers supervise training (METHOD 8).
+
+It is asked through an `Asker`, so an answer is in the ledger before it is used and no question is ever paid twice.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from functools import partial
+
+from agents import questions
+from agents.conclusions import Conclusion
+from agents.descriptions import read_description
+from agents.prompt_sets import PromptSet
+from agents.questions import Question
+from graphs.asking import Asker
+from graphs.session import HOPELESS
+from graphs.traversal import ASKS
+from serving.llava.prompt import CONCLUDE, CONCLUDED
+from storage.errors import EndpointMisbehaves
+from storage.ledger import Answer
+from training.samples import Sample
+
+_EMBEDDING = re.compile(r"\s*<embedding>", re.IGNORECASE)
+
+Work = Callable[[], Awaitable[None]]
+
+
+class Teacher:
+    """Captions items and says of pairs whether they are alike under the criterion.
+
+    All questions of a call are asked side by side. One that the endpoint rejects or can't conclude is left out of what
+    comes back; when the budget is used up `Paused` is raised, and everything answered is kept.
+    """
+
+    def __init__(self, asker: Asker, prompts: PromptSet, hashes: Sequence[str], *, supervised: bool) -> None:
+        """`hashes` are the content hashes of the session's nodes, in order; `supervised` says that labels answer."""
+        self.asker = asker
+        self.prompts = prompts
+        self.hashes = hashes
+        self.supervised = supervised
+        self.node = {content_hash: node for node, content_hash in enumerate(hashes)}
+        """Number of each item in the teacher's session."""
+
+    async def captions(self, hashes: Iterable[str]) -> dict[str, str]:
+        """A caption of each item, without `<embedding>`; items that could not be described are left out.
+
+        Raises:
+            EndpointMisbehaves: no item could be described.
+            Paused, EndpointError: as `Asker.ask`.
+        """
+        wanted = list(dict.fromkeys(hashes))
+        said: dict[str, str] = {}
+        failures: list[str] = []
+
+        async def one(item: str) -> None:
+            asked = questions.describe(self.prompts, item)
+            answer = await self.asker.ask(asked, component=None, step=None, subject={"item": self.node[item]})
+            if caption := read_description(answer.reply).strip():
+                said[item] = caption
+            else:
+                failures.append(answer.reason or "the teacher's description is empty")
+                if len(failures) >= max(HOPELESS, 4 * self.asker.concurrency):
+                    self._check_use(failures[0])
+
+        await self._each("describe", [partial(one, item) for item in wanted])
+        if wanted and not said:
+            self._check_use(failures[0])
+        return {item: said[item] for item in wanted if item in said}
+
+    async def same(self, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], bool]:
+        """Whether the two items of each pair are alike, asked as a membership with one representative.
+
+        A pair and its reverse are one question. Pairs that stay UNKNOWN are left out.
+
+        Raises:
+            Paused, EndpointError: as `Asker.ask`.
+        """
+        wanted = list(dict.fromkeys(pairs))
+        verdicts: dict[tuple[str, str], Conclusion] = {}
+
+        async def one(a: str, b: str) -> None:
+            asked = questions.membership(self.prompts, [a], [b])
+            verdicts[a, b] = conclusion_of(await self.assess(asked))
+
+        inner = dict.fromkeys((min(pair), max(pair)) for pair in wanted)
+        await self._each("pairs", [partial(one, *pair) for pair in inner])
+        told = ((pair, verdicts[min(pair), max(pair)]) for pair in wanted)
+        return {pair: verdict is Conclusion.YES for pair, verdict in told if verdict is not Conclusion.UNKNOWN}
+
+    async def assess(self, asked: Question) -> Answer:
+        """The answer to a membership with one candidate; UNKNOWN is asked again up to three times (METHOD 5a)."""
+        *shown, candidate = [self.node[item] for _, item in asked.items]
+        subject = {"representatives": shown, "candidates": [candidate]}
+        for attempt in range(ASKS):
+            again = Question(asked.kind, asked.instruction, asked.items, attempt)
+            answer = await self.asker.ask(again, component=None, step=None, subject=subject)
+            rejected = not answer.reply and answer.reason
+            if conclusion_of(answer) is not Conclusion.UNKNOWN or rejected:  # what is rejected once is so again
+                break
+        return answer
+
+    def _check_use(self, why: str) -> None:
+        if not any(answer.kind == "describe" and answer.reply for answer in self.asker.answers.values()):
+            raise EndpointMisbehaves(f"the teacher can describe no item: {why}; name another with --teacher")
+
+    async def _each(self, stage: str, work: Sequence[Work]) -> None:
+        progress = self.asker.progress
+        progress.stage, progress.done, progress.total = stage, 0, len(work)
+
+        async def counted(part: Work) -> None:
+            await part()
+            progress.done += 1
+
+        parts: Iterator[Work] = (partial(counted, part) for part in work)
+        await self.asker.each(parts)
+
+
+def sample_of(asked: Question, answer: Answer) -> Sample | None:
+    """An assessment as a model is to learn it: the reasoning, then the conclusion; None for an UNKNOWN one.
+
+    What a reasoning model thought before its reply is left out, as in a description.
+    """
+    verdict = conclusion_of(answer)
+    if verdict is Conclusion.UNKNOWN:
+        return None
+    reason = _EMBEDDING.sub("", answer.reason or "")
+    return Sample(asked, f"{reason} {CONCLUDE} {verdict.value} {CONCLUDED}".strip())
+
+
+def conclusion_of(answer: Answer) -> Conclusion:
+    """The one conclusion of an answer; UNKNOWN where there is none."""
+    return Conclusion(answer.conclusion or Conclusion.UNKNOWN)
