@@ -36,7 +36,7 @@ class PaperWalk:
     def replay(self) -> None:
         """Bring the traversal to where the ledger ends, without a call and without a superstep."""
         while (asked := self.traversal.to_question()) is not None:
-            answer = self.asker.answers.get(self._question(asked).key(self.asker.sampling))
+            answer = self.asker.answers.get(self.question(asked).key(self.asker.sampling))
             if answer is None or answer.conclusion is None:
                 return
             self.traversal.answer(Conclusion(answer.conclusion))
@@ -59,7 +59,7 @@ class PaperWalk:
         asked = self.traversal.open
         assert asked is not None
         answer = await self.asker.ask(
-            self._question(asked),
+            self.question(asked),
             component=self.component,
             step=self.traversal.steps,
             subject={"representatives": list(asked.representatives), "candidates": [asked.candidate]},
@@ -88,7 +88,8 @@ class PaperWalk:
         self.traversal.finish()
         return {"clusters": len(self.traversal.clusters)}
 
-    def _question(self, asked: Assessment) -> questions.Question:
+    def question(self, asked: Assessment) -> questions.Question:
+        """What the model is asked."""
         shown = [self.hashes[v] for v in asked.representatives]
         return questions.membership(self.prompts, shown, [self.hashes[asked.candidate]], asked.attempt)
 
@@ -106,7 +107,7 @@ class PaperMerger:
     def replay(self) -> None:
         """Bring the merge to where the ledger ends, without a call and without a superstep."""
         while (asked := self.merging.open) is not None:
-            answer = self.asker.answers.get(self._question(asked).key(self.asker.sampling))
+            answer = self.asker.answers.get(self.question(asked).key(self.asker.sampling))
             if answer is None or answer.conclusion is None:
                 return
             self.merging.answer(Conclusion(answer.conclusion))
@@ -130,7 +131,7 @@ class PaperMerger:
         assert asked is not None
         shown = [list(side) for side in asked.representatives]
         answer = await self.asker.ask(
-            self._question(asked),
+            self.question(asked),
             component=None,
             step=self.merging.steps,
             subject={"representatives": shown, "clusters": shown},
@@ -139,6 +140,7 @@ class PaperMerger:
         united = self.merging.answer(conclusion)
         return united, {"step": self.merging.steps, "conclusion": conclusion.value}
 
-    def _question(self, asked: Comparison) -> questions.Question:
+    def question(self, asked: Comparison) -> questions.Question:
+        """What the model is asked."""
         a, b = ([self.hashes[v] for v in shown] for shown in asked.representatives)
         return questions.merge(self.prompts, a, b, asked.attempt)
