@@ -78,19 +78,7 @@ def create_session(
     Raises:
         SessionExists: the name is taken.
     """
-    listed: tuple[Item | FailedItem, ...] = (
-        (*items.items, *items.failed) if isinstance(items, Collection) else tuple(items)
-    )
-    rows: list[dict[str, Any]] = []
-    nodes: dict[str, int] = {}
-    for position, item in enumerate(listed):
-        row: dict[str, Any] = {"session_id": record.id, "position": position, "name": item.name}
-        if isinstance(item, Item):
-            node = nodes.setdefault(item.content_hash, len(nodes))
-            row |= {"content_hash": item.content_hash, "kind": item.kind, "text": item.text, "node": node, "why": None}
-        else:
-            row |= {"content_hash": None, "kind": None, "text": None, "node": None, "why": item.why}
-        rows.append(row)
+    rows = _rows(record.id, items, 0, {})
     values = asdict(record)
     values["collection"] = str(Path(record.collection).absolute())
     values["parameters"] = _without_secrets(record.parameters)
@@ -106,6 +94,21 @@ def create_session(
             connection.execute(insert(items_table), rows)
     record.collection, record.parameters = values["collection"], values["parameters"]
     return record
+
+
+def add_items(db: Database, session_id: str, items: Collection | Iterable[Item | FailedItem]) -> list[ItemRow]:
+    """Add what a session lacks of a collection that has grown or changed; all its items, by position.
+
+    What it has keeps its position and node number, also where the collection has it no more.
+    """
+    there = load_items(db, session_id)
+    known = {(row.name, row.content_hash) for row in there}
+    listed = [item for item in _listed(items) if (item.name, getattr(item, "content_hash", None)) not in known]
+    nodes = {row.content_hash: row.node for row in there if row.content_hash is not None and row.node is not None}
+    if rows := _rows(session_id, listed, max((row.position for row in there), default=-1) + 1, nodes):
+        with db.writing() as connection:
+            connection.execute(insert(items_table), rows)
+    return load_items(db, session_id)
 
 
 def load_session(db: Database, name: str) -> SessionRecord:
@@ -162,6 +165,26 @@ def load_items(db: Database, session_id: str) -> list[ItemRow]:
             select(*columns).where(items_table.c.session_id == session_id).order_by(items_table.c.position)
         )
         return [ItemRow(*row) for row in rows]
+
+
+def _listed(items: Collection | Iterable[Item | FailedItem]) -> tuple[Item | FailedItem, ...]:
+    return (*items.items, *items.failed) if isinstance(items, Collection) else tuple(items)
+
+
+def _rows(
+    session_id: str, items: Collection | Iterable[Item | FailedItem], position: int, nodes: dict[str, int]
+) -> list[dict[str, Any]]:
+    """Rows of the table of items from a position on; ``nodes`` has the numbers by content, and gets the new ones."""
+    rows: list[dict[str, Any]] = []
+    for place, item in enumerate(_listed(items), position):
+        row: dict[str, Any] = {"session_id": session_id, "position": place, "name": item.name}
+        if isinstance(item, Item):
+            node = nodes.setdefault(item.content_hash, len(nodes))
+            row |= {"content_hash": item.content_hash, "kind": item.kind, "text": item.text, "node": node, "why": None}
+        else:
+            row |= {"content_hash": None, "kind": None, "text": None, "node": None, "why": item.why}
+        rows.append(row)
+    return rows
 
 
 def _without_secrets(value: Any) -> Any:
