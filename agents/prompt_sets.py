@@ -141,17 +141,18 @@ def shipped_set(name: str, criterion: str | None = None) -> PromptSet:
     return read_prompt_file(SHIPPED / f"{name}.yaml", criterion if criterion is not None else name)
 
 
-def _spelling(words: str) -> str:
+def spelling(words: str) -> str:
+    """A name of a criterion without what does not matter: case, punctuation, "by the" before it."""
     words = re.sub(r"[^\w]+", " ", words.casefold()).strip()
     return re.sub(r"^(by )?(the |its )?", "", words)
 
 
 def set_for_criterion(criterion: str) -> PromptSet:
     """The shipped set whose name or alias is the criterion, otherwise ``default`` (CONTRACT 3)."""
-    wanted = _spelling(criterion)
+    wanted = spelling(criterion)
     for name in shipped_names()[1:]:
         found = shipped_set(name)
-        if wanted in {_spelling(s) for s in (found.name, *found.aliases)}:
+        if wanted in {spelling(s) for s in (found.name, *found.aliases)}:
             return found
     return shipped_set("default", criterion)
 

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import SecretStr
 
-from partita.evaluation import Score, read_labels, score_labels
+from partita.evaluation import Score, score_labels
 from partita.export import export
 from partita.keys import Keys, find_keys
+from partita.labels import read_labels
 from partita.prices import find_prices
 from partita.result import Result
 from partita.settings import Environment, make_parameters, read_environment

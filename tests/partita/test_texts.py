@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from partita.evaluation import read_labels
 from partita.excerpts import excerpt
+from partita.labels import read_labels
 from serving.client import Endpoint
 from storage.database import open_database
 from storage.errors import UsageError
