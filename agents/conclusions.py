@@ -43,6 +43,11 @@ def pattern(expected: int) -> str:
     return one if expected == 1 else f"({one}){{{expected}}}"
 
 
+def ending(conclusion: Conclusion) -> str:
+    """What a reply with this conclusion ends with."""
+    return f"<CONCLUSION> {conclusion.value} </CONCLUSION>"
+
+
 def read_conclusions(reply: str, expected: int = 1) -> Verdict:
     """The conclusions of a reply, in order.
 

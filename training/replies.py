@@ -11,8 +11,8 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+from agents.conclusions import Conclusion, ending
 from agents.prompt_sets import PromptSet
-from serving.llava.prompt import CONCLUDE, CONCLUDED
 
 NOTHING = "other"
 """The value that a reply gives to an item which the criterion does not apply to, such as the suit of a fruit."""
@@ -99,4 +99,4 @@ def _listed(values: Sequence[str]) -> str:
 
 
 def _verdict(agree: bool) -> str:
-    return f"They {'agree' if agree else 'differ'}. {CONCLUDE} {'YES' if agree else 'NO'} {CONCLUDED}"
+    return f"They {'agree' if agree else 'differ'}. {ending(Conclusion.YES if agree else Conclusion.NO)}"

@@ -10,14 +10,13 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 from agents import questions
-from agents.conclusions import Conclusion
+from agents.conclusions import Conclusion, ending
 from agents.descriptions import read_description
 from agents.prompt_sets import PromptSet
 from agents.questions import Question
 from graphs.asking import Asker
 from graphs.session import HOPELESS
 from graphs.traversal import ASKS
-from serving.llava.prompt import CONCLUDE, CONCLUDED
 from storage.errors import EndpointMisbehaves
 from storage.ledger import Answer
 from training.samples import Sample
@@ -89,6 +88,20 @@ class Teacher:
         told = ((pair, verdicts[min(pair), max(pair)]) for pair in wanted)
         return {pair: verdict is Conclusion.YES for pair, verdict in told if verdict is not Conclusion.UNKNOWN}
 
+    def judged(self, pairs: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Sample]:
+        """What the teacher has said of pairs, as assessments that an agent can learn from; asks nobody.
+
+        A traversal of a good graph has few NO; the embedder's hardest pairs have many.
+        """
+        told: dict[tuple[str, str], Sample] = {}
+        for pair in dict.fromkeys(pairs):
+            for attempt in range(ASKS):
+                asked = questions.membership(self.prompts, [min(pair)], [max(pair)], attempt)
+                answer = self.asker.answers.get(asked.key(self.asker.sampling))
+                if answer is not None and (sample := sample_of(asked, answer)) is not None:
+                    told[pair] = sample
+        return told
+
     async def assess(self, asked: Question) -> Answer:
         """The answer to a membership with one candidate; UNKNOWN is asked again up to three times (METHOD 5a)."""
         *shown, candidate = [self.node[item] for _, item in asked.items]
@@ -126,7 +139,7 @@ def sample_of(asked: Question, answer: Answer) -> Sample | None:
     if verdict is Conclusion.UNKNOWN:
         return None
     reason = _EMBEDDING.sub("", answer.reason or "")
-    return Sample(asked, f"{reason} {CONCLUDE} {verdict.value} {CONCLUDED}".strip())
+    return Sample(asked, f"{reason} {ending(verdict)}".strip())
 
 
 def conclusion_of(answer: Answer) -> Conclusion:

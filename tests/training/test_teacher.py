@@ -85,6 +85,9 @@ async def test_captions_and_pairs_are_asked_once() -> None:
     told = await teacher.same([(a, b), (b, a), *((a, x) for x in rest)])
     assert told[a, b] == told[b, a] and chat.asked == 2 + 11
     assert told == {pair: values[pair[0]] == values[pair[1]] for pair in told}
+    samples = teacher.judged([*told, (rest[0], rest[1])])
+    assert samples.keys() == told.keys() and samples[a, b] == samples[b, a]
+    assert all(("YES" in samples[pair].reply) == same for pair, same in told.items())
     again, other = teacher_of(values, book)
     assert await again.same(told) == told and other.asked == 0
     one, other_one = sorted([a, b])
