@@ -14,7 +14,7 @@ from rich.table import Table
 
 from partita.estimate import Estimate, count
 from partita.excerpts import named
-from partita.result import Result
+from partita.result import AS_BEFORE, TEACHER, Result
 from partita.watch import Watch
 
 _STAGES = {
@@ -22,6 +22,7 @@ _STAGES = {
     "scan": "reading items",
     "describe": "describing items",
     "relate": "relating items",
+    "pairs": "judging pairs",
     "traverse": "placing items",
     "merge": "comparing clusters",
     "look": "looking at items",
@@ -187,3 +188,6 @@ def print_result(console: Console, result: Result) -> None:
         + f"\n{calls or 'no calls'} · {result.calls_per_item:.2f} questions per item",
         highlight=False,
     )
+    if result.policy == TEACHER:
+        line = f"It holds a teacher's answers for `partita train`, no clusters; {AS_BEFORE}, and pays for none twice."
+        console.print(line, highlight=False)

@@ -7,6 +7,11 @@ from typing import Any
 
 from storage.errors import UsageError
 
+TEACHER = "teacher"
+"""What stands for the policy of a session that holds a teacher's answers (`partita.teaching`)."""
+AS_BEFORE = "the same `partita train` goes on from here"
+"""How a teacher's session goes on."""
+
 
 @dataclass(frozen=True, slots=True)
 class ClusterResult:
@@ -59,6 +64,11 @@ class Result:
 
     def require_clusters(self) -> None:
         """Raise a UsageError if there is no partition yet."""
+        if self.policy == TEACHER:
+            raise UsageError(
+                f"session {self.session!r} holds a teacher's answers for `partita train` and has no clusters; "
+                f"`partita trace {self.session}` shows them"
+            )
         if not self.clusters:
             raise UsageError(f"session {self.session!r} has no partition yet; `partita resume {self.session}` goes on")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import re
+import shlex
 import signal
 import uuid
 from collections.abc import Callable, Coroutine, Iterator, Mapping
@@ -27,6 +28,7 @@ from partita.expected import expected, measured
 from partita.gallery import Gallery
 from partita.keys import Keys
 from partita.prices import Prices, load_prices
+from partita.result import TEACHER
 from partita.settings import LOCAL, Parameters, make_parameters
 from partita.watch import Watch
 from storage import artefacts
@@ -170,6 +172,9 @@ async def go_on(
     """
     watch = watch or Watch()
     record = load_session(db, name)
+    if record.policy == TEACHER:
+        again = f"`partita train ... {shlex.quote(record.collection)} --by {shlex.quote(record.criterion)}`"
+        raise UsageError(f"session {name!r} holds a teacher's answers: {again} with the same teacher goes on from here")
     with session_lock(db, record.id, name):
         if watch.on_named:
             watch.on_named(name)
@@ -255,7 +260,7 @@ async def _work(
             ),
             gallery=Gallery(found.items, p.longest_side),
             concurrency=p.concurrency,
-            budget=Budget(limits.max_calls, limits.max_cost, _cost(limits.prices, p), record.name),
+            budget=Budget(limits.max_calls, limits.max_cost, call_cost(limits.prices, p), record.name),
             progress=watch.progress,
         )
         if watch.on_expected:
@@ -284,7 +289,7 @@ async def _work(
                     candidates=p.candidates,
                     checkpointer=checkpointer,
                 )
-                await _until_stopped(run_session(context), asker, record.name)
+                await until_stopped(run_session(context), asker, record.name)
                 if context.isolated and watch.on_note:
                     why_one = next(iter(context.isolated.values()))
                     watch.on_note(f"{len(context.isolated)} items could not be described and stand alone: {why_one}")
@@ -293,11 +298,11 @@ async def _work(
             raise
         finally:
             said = None if why is None else str(why) or type(why).__name__
-            update_session(db, record.id, status=_status(why), why=said)
+            update_session(db, record.id, status=status_after(why), why=said)
     watch.progress.stage = "done"
 
 
-def _cost(prices: Prices, p: Parameters) -> Cost:
+def call_cost(prices: Prices, p: Parameters) -> Cost:
     """What a call of this session costs, from the tokens that the endpoint counts."""
     rates = prices.rates(p)
 
@@ -307,21 +312,26 @@ def _cost(prices: Prices, p: Parameters) -> Cost:
     return cost
 
 
-def _status(why: BaseException | None) -> Literal["done", "paused", "failed"]:
+def status_after(why: BaseException | None) -> Literal["done", "paused", "failed"]:
+    """What a session is when work on it has ended so; None: in order."""
     if why is None:
         return "done"
     return "paused" if isinstance(why, Paused | KeyboardInterrupt | asyncio.CancelledError) else "failed"
 
 
-async def _until_stopped(work: Coroutine[Any, Any, object], asker: Asker, name: str) -> None:
+async def until_stopped(
+    work: Coroutine[Any, Any, object], asker: Asker, name: str, *, go_on: str | None = None
+) -> None:
     """Run until done, or until Ctrl-C or SIGTERM: calls in flight then get a few seconds to end and be recorded.
+
+    ``go_on`` says how, where it is not by ``resume``.
 
     Raises:
         Paused: it was stopped.
     """
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(work)
-    paused = Paused(f"stopped; `partita resume {name}` goes on from here")
+    paused = Paused(f"stopped; {go_on or f'`partita resume {name}` goes on from here'}")
 
     signalled = False
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from partita.estimate import count, money
 from partita.prices import Price, Prices, Rates
+from partita.result import TEACHER
 from partita.settings import Parameters
 from partita.stored import result_of
 from storage.database import Database
@@ -96,6 +97,8 @@ class Spend:
     """Of the models that were asked."""
     remarks: tuple[str, ...]
     """What to know of the cost: prices that are assumed, calls that were not counted."""
+    of_teacher: bool = False
+    """Whether it holds a teacher's answers, and so never has a partition."""
 
     def line(self) -> str:
         """The total in a few words."""
@@ -162,6 +165,7 @@ def spend_of(db: Database, name: str, prices: Prices) -> Spend:
         reused=result.calls["reused"],
         prices=priced,
         remarks=tuple(remarks),
+        of_teacher=result.policy == TEACHER,
     )
 
 

@@ -13,6 +13,7 @@ from rich.table import Table
 from partita.api import Session
 from partita.commands import options
 from partita.display import output
+from partita.result import AS_BEFORE
 from partita.spend import CURRENCY, Amount, Spend
 
 _CLUSTERS = 60
@@ -50,7 +51,9 @@ def _print(console: Console, spend: Spend, by: str | None) -> None:
         console.print()
         console.print(table)
     notes = list(spend.remarks)
-    if spend.total.calls and not spend.clusters and by in (None, "cluster"):
+    if spend.of_teacher:
+        notes.append(f"a teacher's answers for `partita train`, by no cluster; {AS_BEFORE}")
+    elif spend.total.calls and not spend.clusters and by in (None, "cluster"):
         go_on = "" if spend.status == "running" else f"; `partita resume {spend.session}` goes on"
         notes.append(f"nothing by cluster: there is no partition yet{go_on}")
     if spend.reused:
