@@ -39,7 +39,7 @@ def expected(
             items=len(found.items),
             distinct=len({item.content_hash for item in found.items}),
             failed=len(found.failed),
-            item_tokens=_item_tokens(found, p.longest_side),
+            item_tokens=item_tokens(found, p.longest_side),
             policy=p.policy,
             representatives=p.representatives,
             candidates=p.candidates,
@@ -77,7 +77,8 @@ def measured(db: Database, p: Parameters) -> dict[str, Usual]:
     return chat | embed
 
 
-def _item_tokens(found: Collection, longest_side: int) -> float:
+def item_tokens(found: Collection, longest_side: int) -> float:
+    """Mean tokens of an item in a message, from the sizes of some."""
     some = found.items[:: max(1, len(found.items) // LOOKED_AT)]
     sizes = [tokens for item in some if (tokens := _size(item, longest_side)) is not None]
     return sum(sizes) / len(sizes) if sizes else image_tokens(longest_side, longest_side, longest_side)
