@@ -1,8 +1,8 @@
 """The teacher's session: its answers are kept like those of any session, and are nowhere paid for twice.
 
-The session's name is made from the collection, the criterion, the prompts and the teacher, so whatever is trained from
-these, in whatever folder, asks the same session. Nothing is clustered in it: `show`, `spend` and `trace` work on it,
-and it goes on with `partita train`.
+The session's name is made from the collection, the prompts of the criterion and the teacher, so whatever is trained
+from these, in whatever folder, asks the same session. Nothing is clustered in it: `show`, `spend` and `trace` work on
+it, and it goes on with `partita train`.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ async def teaching(
             csv = _csv(teacher)
             source = await asyncio.to_thread(_of_labels, csv, column, collection, found, prompt_set, criterion)
         place = str(await asyncio.to_thread(collection.resolve))
-        name = session_name(criterion, [place, prompt_set.hash, *source.asked])
+        name = session_name(criterion, prompt_set, [place, *source.asked])
         fresh = SessionRecord(
             name=name,
             criterion=criterion,
@@ -162,10 +162,14 @@ async def teaching(
             update_session(db, record.id, status=status_after(why), why=said)
 
 
-def session_name(criterion: str, known_by: list[str]) -> str:
-    """The name of the teacher's session for a criterion and whatever else it is known by: `teach-pose-1a2b3c4d`."""
-    slug = re.sub(r"[^a-z0-9]+", "-", criterion.lower()).strip("-")[:40].rstrip("-") or "criterion"
-    return f"teach-{slug}-{hashlib.sha256(json.dumps([criterion, *known_by]).encode()).hexdigest()[:8]}"
+def session_name(criterion: str, prompt_set: PromptSet, known_by: list[str]) -> str:
+    """The name of the teacher's session for a criterion and whatever else it is known by: `teach-pose-1a2b3c4d`.
+
+    Two spellings of a criterion that have one prompt set ask the same, and are one session.
+    """
+    words = criterion if prompt_set.name == "default" else prompt_set.name
+    slug = re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")[:40].rstrip("-") or "criterion"
+    return f"teach-{slug}-{hashlib.sha256(json.dumps([prompt_set.hash, *known_by]).encode()).hexdigest()[:8]}"
 
 
 def _of_model(chat: Chat, parameters: Parameters, found: Collection, limits: Limits) -> _Source:

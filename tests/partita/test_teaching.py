@@ -18,6 +18,7 @@ import pytest
 from agents.prompt_sets import set_for_criterion
 from partita.expected_teaching import expected_teaching
 from partita.prices import FREE, Price, load_prices
+from partita.result import AS_BEFORE
 from partita.running import Limits
 from partita.settings import make_parameters
 from partita.spend import spend_of
@@ -97,7 +98,7 @@ async def test_a_session_is_used_again_and_pays_for_nothing_twice(url, truth, tm
             assert again.session == one.session and await taught(again, truth) == first
         assert len(truth.asked) == asked
         (record,) = list_sessions(db)
-        assert record.status == "done" and record.policy == "teacher" and record.name.startswith("teach-kind-")
+        assert record.status == "done" and record.policy == "teacher" and record.name.startswith("teach-type-")
         calls = tally(db, record.id)
         assert calls["describe"] + calls["membership"] + calls["merge"] == asked
         rows = list(trace(db, record.id))
@@ -119,7 +120,10 @@ async def test_another_teacher_or_prompt_set_is_another_session(db, truth, tmp_p
     async with opened(db, folder, labels) as four:
         assert four.session != three.session
     assert len(list_sessions(db)) == 4
-    assert session_name("Pose, of the head!", []).startswith("teach-pose-of-the-head-")
+    words = "Shape, of the hat!"
+    assert session_name(words, set_for_criterion(words), []).startswith("teach-shape-of-the-hat-")
+    order, rank = (session_name(words, set_for_criterion(words), ["x"]) for words in ("order", "rank"))
+    assert order == rank and order.startswith("teach-rank-")
 
 
 async def test_a_collection_that_grows_keeps_its_session(db, truth, tmp_path):
@@ -245,6 +249,8 @@ async def test_verbs_know_a_teachers_session(cli, truth, tmp_path):
 SCRIPT = """
 import asyncio, sys
 from pathlib import Path
+from partita.result import AS_BEFORE
+from partita.running import until_stopped
 from storage.database import open_database
 from storage.items import scan
 from tests.partita.test_teaching import opened, taught
@@ -253,8 +259,12 @@ from tests.truth import Truth, numbers
 async def main(url, folder, teacher):
     with open_database(url) as db:
         async with opened(db, Path(folder), teacher) as session:
-            captions, same, found = await taught(session, Truth(numbers(40, 4)))
-            print(len(captions), len(same), len(found.samples), found.memberships, found.merges, found.noisy)
+            async def work():
+                captions, same, found = await taught(session, Truth(numbers(40, 4)))
+                print(len(captions), len(same), len(found.samples), found.memberships, found.merges, found.noisy)
+
+            await until_stopped(work(), session.teacher.asker, session.session, go_on=AS_BEFORE)
+    assert "torch" not in sys.modules
 
 asyncio.run(main(*sys.argv[1:]))
 """
@@ -287,6 +297,23 @@ def test_a_killed_training_asks_nothing_twice(db, truth, tmp_path):
         cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert again.stdout == told and len(truth.asked) == asked
+
+
+def test_ctrl_c_pauses_and_calls_in_flight_are_kept(db, truth, tmp_path):
+    folder = truth.write(tmp_path / "c")
+    truth.latency = 0.05
+    process = subprocess.Popen(
+        [sys.executable, "-c", SCRIPT, f"sqlite:///{tmp_path}/partita.db", folder, truth.url],
+        cwd=ROOT, env={"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while process.poll() is None and len(truth.asked) < 50:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    (record,) = list_sessions(db)
+    assert record.status == "paused" and record.why == f"stopped; {AS_BEFORE}" and "Paused" in err
+    calls = tally(db, record.id)
+    assert calls["describe"] + calls["membership"] + calls["merge"] == len(truth.asked)
 
 
 def test_the_estimate_bounds_what_a_recipe_asks(truth, tmp_path):
