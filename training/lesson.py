@@ -1,9 +1,10 @@
 """From samples to what the language model reads and is to write; prompts are built by serving's own functions.
 
-A caption's row is what serving embeds, prompt, caption and `<embedding>`, and then `<|im_end|>`. To be written are the
-caption, `<embedding>` and `<|im_end|>`: captions end with `<embedding>` (METHOD 8), for partita-mini as for any other
-model. A model that writes the token and one that leaves it to the server give the same description: readers take it
-off, and serving puts it back. An assessment's row is the prompt, the reply and `<|im_end|>`.
+A caption is read as serving reads it to embed it: prompt, caption, `<embedding>`. To be written are the caption and then
+`<|im_end|>`: where the model stops, serving puts `<embedding>`, whose state nothing but H(u) is read from. So captions
+end with `<embedding>` (METHOD 8) for every base alike. partita-mini and published models stop there already; to have
+them write the token first would unlearn that, and tie the state at it to the word that follows. An assessment is prompt
+and reply, and `<|im_end|>` is to be written after it.
 """
 
 from __future__ import annotations
@@ -27,12 +28,15 @@ class Row:
     """One sample as the language model reads it."""
 
     ids: list[int]
+    """What is read."""
+    targets: list[int]
+    """What is to be written after each of them."""
     weights: list[float]
-    """Of every token as one that is to be written; 0 in the prompt. They add up to 1, however long the reply is."""
+    """Of each target; 0 in the prompt. They add up to 1, however long the reply is."""
     images: list[str]
     """Content hashes in the order of their placeholders."""
     embedding: int | None
-    """Where `<embedding>` stands, at which H(u) is read."""
+    """Where `<embedding>` stands, at which H(u) is read: a caption's last place."""
 
 
 class Lesson:
@@ -46,28 +50,31 @@ class Lesson:
         """`image_tokens` tells how many tokens an image is, by its content hash."""
         asked = messages_of(sample)
         prompt = build_prompt(asked, self.vocabulary, image_tokens)
-        end = self.vocabulary.end
+        begin, embedding = len(prompt.ids) - 1, None
         if sample.kind == "caption":
             told = with_embedding([*asked, {"role": "assistant", "content": sample.reply}])
-            ids = [*build_prompt(told, self.vocabulary, image_tokens).ids, end]
-            begin = _common(prompt.ids, ids)
-            weights = [1.0] * (len(ids) - begin)
-            embedding = len(ids) - 2
+            ids = build_prompt(told, self.vocabulary, image_tokens).ids
+            begin, embedding = _common(prompt.ids, ids) - 1, len(ids) - 1
+            weights = [*[1.0] * (embedding - begin), 0.0]
         else:
             written, weights = self._reply(sample.reply)
-            ids, begin, embedding = [*prompt.ids, *written, end], len(prompt.ids), None
+            ids = [*prompt.ids, *written]
+        targets = [*ids[1:], self.vocabulary.end]
+        if embedding:
+            targets[embedding - 1] = self.vocabulary.end
         total = sum(weights)
-        return Row(ids, [0.0] * begin + [weight / total for weight in weights], prompt.image_urls, embedding)
+        weights = [0.0] * begin + [weight / total for weight in weights]
+        return Row(ids, targets, weights, prompt.image_urls, embedding)
 
-    def padded(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
-        """Ids (n, longest) int64, padded on the right, and weights of the *next* token, (n, longest - 1) float32."""
+    def padded(self, rows: Sequence[Row]) -> tuple[Tensor, Tensor, Tensor]:
+        """Ids and targets, int64, and weights, float32, (n, longest) each, padded on the right."""
         longest = max(len(row.ids) for row in rows)
-        ids = torch.full((len(rows), longest), self.vocabulary.pad)
+        ids, targets = (torch.full((len(rows), longest), self.vocabulary.pad) for _ in range(2))
         weights = torch.zeros(len(rows), longest)
         for i, row in enumerate(rows):
-            ids[i, : len(row.ids)] = torch.tensor(row.ids)
-            weights[i, : len(row.ids)] = torch.tensor(row.weights)
-        return ids, weights[:, 1:]
+            for whole, part in ((ids, row.ids), (targets, row.targets), (weights, row.weights)):
+                whole[i, : len(part)] = torch.tensor(part)
+        return ids, targets, weights
 
     def _reply(self, reply: str) -> tuple[list[int], list[float]]:
         """A reply's tokens, and the weight of each and of the end behind them."""

@@ -56,18 +56,18 @@ class Losses(nn.Module):
         return losses, self.head(hidden[where[:, 0], where[:, 1]])
 
     def _rows(self, rows: Sequence[Row], seen: Tensor) -> tuple[Tensor, Tensor]:
-        """States (n, longest - 1, width) and the cross-entropy (n,) of rows."""
+        """States (n, longest, width) and the cross-entropy (n,) of rows."""
         if (most := max(len(row.ids) for row in rows)) > self._longest:
             raise UsageError(
                 f"a sample has {most} tokens and the model reads at most {self._longest}: lower `representatives`"
             )
-        ids, weights = (part.to(self.network.device) for part in self._lesson.padded(rows))
+        ids, targets, weights = (part.to(self.network.device) for part in self._lesson.padded(rows))
         # Padding stands on the right, where causal attention does not see it; no mask is needed. Frozen parts in
         # bfloat16 keep the stream of states in bfloat16, as it is in serving.
-        vectors = input_vectors(self.network, ids[:, :-1], seen).to(self.network.dtype)
+        vectors = input_vectors(self.network, ids, seen).to(self.network.dtype)
         hidden: Tensor = self.network.model.language_model(inputs_embeds=vectors, use_cache=False).last_hidden_state
         asked = weights > 0
         logits = self.network.lm_head(hidden[asked])
         losses = torch.zeros_like(weights)
-        losses[asked] = F.cross_entropy(logits.float(), ids[:, 1:][asked], reduction="none") * weights[asked]
+        losses[asked] = F.cross_entropy(logits.float(), targets[asked], reduction="none") * weights[asked]
         return hidden, losses.sum(1)

@@ -87,14 +87,14 @@ def test_what_is_read_is_what_serving_builds(base: Path, kind: str) -> None:
         assert row.ids[: len(prompt.ids)] == prompt.ids
         assert row.images == [item for _, item in sample.question.items]
         assert sum(row.weights) == pytest.approx(1)
-        assert not any(row.weights[: len(prompt.ids)])
-        assert all(row.weights[len(prompt.ids) :])
-        told = words.decode(row.ids[len(prompt.ids) :])
-        assert told == (f"{sample.reply} <embedding>" if sample.kind == "caption" else sample.reply)
-        assert row.ids[-1] == words.end
+        asked = [target for target, weight in zip(row.targets, row.weights, strict=True) if weight]
+        assert asked == [*words.encode(sample.reply), words.end]
+        begin = row.weights.index(next(filter(None, row.weights)))
+        assert row.ids[: begin + 1] == prompt.ids
+        assert row.ids[begin + 1 :] == [*asked[:-1], *([words.embedding] if sample.kind == "caption" else [])]
         if sample.kind == "caption":
             ((described, _),) = model._asked([with_embedding(chat(sample, sample.reply))])
-            assert row.ids[:-1] == described.ids
+            assert row.ids == described.ids
             assert row.embedding == len(described.ids) - 1
 
 
@@ -105,7 +105,7 @@ def test_the_words_of_a_conclusion_weigh_more() -> None:
     begin = next(i for i, weight in enumerate(row.weights) if weight)
     heavy = [i for i, weight in enumerate(row.weights) if weight > 1.5 * row.weights[begin]]
     assert row.weights[heavy[0]] == pytest.approx(5 * row.weights[begin])
-    assert words.decode([row.ids[i] for i in heavy]) == "They differ. <CONCLUSION> NO"
+    assert words.decode([row.targets[i] for i in heavy]) == "They differ. <CONCLUSION> NO"
 
 
 def test_lora_trains_what_the_method_says_and_nothing_else(base: Path) -> None:
