@@ -1,10 +1,10 @@
 """From samples to what the language model reads and is to write; prompts are built by serving's own functions.
 
-A caption is read as serving reads it to embed it: prompt, caption, `<embedding>`. To be written are the caption and then
-`<|im_end|>`: where the model stops, serving puts `<embedding>`, whose state nothing but H(u) is read from. So captions
-end with `<embedding>` (METHOD 8) for every base alike. partita-mini and published models stop there already; to have
-them write the token first would unlearn that, and tie the state at it to the word that follows. An assessment is prompt
-and reply, and `<|im_end|>` is to be written after it.
+A caption is read as serving reads it to embed it: prompt, caption, `<embedding>`. To be written are the caption and
+then `<|im_end|>`: where the model stops, serving puts `<embedding>`, whose state nothing but H(u) is read from. So
+captions end with `<embedding>` (METHOD 8) for every base alike. partita-mini and published models stop there already;
+to have them write the token first would unlearn that, and tie the state at it to the word that follows. An assessment
+is prompt and reply, and `<|im_end|>` is to be written after it.
 """
 
 from __future__ import annotations

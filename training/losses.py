@@ -62,9 +62,8 @@ class Losses(nn.Module):
                 f"a sample has {most} tokens and the model reads at most {self._longest}: lower `representatives`"
             )
         ids, targets, weights = (part.to(self.network.device) for part in self._lesson.padded(rows))
-        # Padding stands on the right, where causal attention does not see it; no mask is needed. Frozen parts in
-        # bfloat16 keep the stream of states in bfloat16, as it is in serving.
-        vectors = input_vectors(self.network, ids, seen).to(self.network.dtype)
+        # Padding stands on the right, where causal attention does not see it; no mask is needed.
+        vectors = input_vectors(self.network, ids, seen)
         hidden: Tensor = self.network.model.language_model(inputs_embeds=vectors, use_cache=False).last_hidden_state
         asked = weights > 0
         logits = self.network.lm_head(hidden[asked])

@@ -103,11 +103,18 @@ def project(model: Network, seen: Tensor) -> Tensor:
 def input_vectors(model: Network, ids: Tensor, features: Tensor) -> Tensor:
     """Token vectors (n, length, width) of ids (n, length); image placeholders take `features` in order.
 
+    They are of the network's type: in training the token embeddings may be finer than what is frozen.
+
     `features` (tokens, width), as the projector gives them, lists the images of row 0, then of row 1, and so on.
     """
-    vectors: Tensor = model.get_input_embeddings()(ids)
+    vectors = _token_vectors(model, ids)
     mask = ids == model.config.image_token_id
     return vectors.masked_scatter(mask.unsqueeze(-1), features.to(vectors.dtype))
+
+
+def _token_vectors(model: Network, ids: Tensor) -> Tensor:
+    vectors: Tensor = model.get_input_embeddings()(ids)
+    return vectors.to(model.dtype)
 
 
 def left_padded(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
@@ -158,7 +165,7 @@ def greedy(
                 break
             cache.batch_select_indices(index)
             chosen, mask, positions = chosen[index], mask[index], positions[index]
-        vectors = model.get_input_embeddings()(chosen.unsqueeze(1))
+        vectors = _token_vectors(model, chosen.unsqueeze(1))
         mask = torch.cat([mask, mask.new_ones((len(live), 1))], 1)
         positions = positions[:, -1:] + 1
     return replies
