@@ -160,7 +160,7 @@ def set_for_criterion(criterion: str) -> PromptSet:
 def criterion_name(criterion: str) -> str:
     """What a criterion is called, however it is spelled: the name of its shipped set, otherwise its own words."""
     found = set_for_criterion(criterion)
-    return found.name if found.name != "default" else _spelling(criterion)
+    return found.name if found.name != "default" else spelling(criterion)
 
 
 def choose_prompt_set(criterion: str, prompts: str | None) -> PromptSet:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from agents.prompt_sets import PromptSet, choose_prompt_set
 from agents.questions import Sampling
@@ -40,6 +40,7 @@ from storage.ledger import Ledger, tally
 from storage.locks import session_lock
 from storage.sessions import SessionRecord, create_session, list_sessions, load_items, load_session, update_session
 
+T = TypeVar("T")
 STAGES = ("embed", "graph", "traverse", "merge")
 """What a session's time is told apart by (CONTRACT 3)."""
 GRACE = 5.0
@@ -108,7 +109,7 @@ async def begin(
         raise SessionExists(
             f"there is a session {named!r} already: `partita resume {named}` goes on with it; or name another"
         )
-    found = await _scanned(collection, watch)
+    found = await scanned(collection, watch)
     check_kind(parameters, found)
     parameters = parameters.model_copy(update={"window": _window(parameters, found)})
     async with connect(parameters, keys, watch.on_note) as connection:
@@ -137,7 +138,7 @@ def _window(p: Parameters, found: Collection) -> int:
     return p.window or window_for(calls, p.concurrency)
 
 
-async def _scanned(collection: Path, watch: Watch) -> Collection:
+async def scanned(collection: Path, watch: Watch) -> Collection:
     """Read the collection in a thread that ends when we are cancelled."""
     cancelled = False
 
@@ -289,7 +290,7 @@ async def _work(
                     candidates=p.candidates,
                     checkpointer=checkpointer,
                 )
-                await until_stopped(run_session(context), asker, record.name)
+                await until_stopped(run_session(context), asker, f"`partita resume {record.name}` goes on from here")
                 if context.isolated and watch.on_note:
                     why_one = next(iter(context.isolated.values()))
                     watch.on_note(f"{len(context.isolated)} items could not be described and stand alone: {why_one}")
@@ -320,18 +321,20 @@ def status_after(why: BaseException | None) -> Literal["done", "paused", "failed
 
 
 async def until_stopped(
-    work: Coroutine[Any, Any, object], asker: Asker, name: str, *, go_on: str | None = None
-) -> None:
-    """Run until done, or until Ctrl-C or SIGTERM: calls in flight then get a few seconds to end and be recorded.
+    work: Coroutine[Any, Any, T], asker: Asker, go_on: str, on_stop: Callable[[Paused], None] | None = None
+) -> T:
+    """What ``work`` comes to; on Ctrl-C or SIGTERM calls in flight get a few seconds to end and be recorded.
 
-    ``go_on`` says how, where it is not by ``resume``.
+    Args:
+        go_on: how the user goes on after that.
+        on_stop: told when it is to stop.
 
     Raises:
         Paused: it was stopped.
     """
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(work)
-    paused = Paused(f"stopped; {go_on or f'`partita resume {name}` goes on from here'}")
+    paused = Paused(f"stopped; {go_on}")
 
     signalled = False
 
@@ -341,11 +344,13 @@ async def until_stopped(
             task.cancel()
         signalled = True
         asker.stop(paused)
+        if on_stop is not None:
+            on_stop(paused)
         loop.call_later(GRACE, task.cancel)
 
     with _on_signals(loop, stop):
         try:
-            await task
+            return await task
         except asyncio.CancelledError:
             if signalled:
                 raise paused from None

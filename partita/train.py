@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from agents.prompt_sets import choose_prompt_set, criterion_name
 from partita.keys import Keys
+from partita.result import AS_BEFORE
 from partita.running import Limits, scanned, until_stopped
 from partita.teaching import teaching
 from partita.watch import Watch
@@ -114,9 +115,7 @@ async def train(
                 raise UsageError(f"{order.collection}: {len(teacher.hashes)} items are too few to train on")
             watcher = Watcher(watch.progress, on_epoch, watch.on_note, check)
             course = Course(order.what, order.recipe, crew, teacher, folder, watcher)
-            outcome: Outcome = await until_stopped(
-                course.run(), teacher.asker, "the same command goes on from here", stopped.append
-            )
+            outcome: Outcome = await until_stopped(course.run(), teacher.asker, AS_BEFORE, stopped.append)
     finally:
         crew.dismiss()
     watch.progress.stage = "done"

@@ -263,7 +263,7 @@ async def main(url, folder, teacher):
                 captions, same, found = await taught(session, Truth(numbers(40, 4)))
                 print(len(captions), len(same), len(found.samples), found.memberships, found.merges, found.noisy)
 
-            await until_stopped(work(), session.teacher.asker, session.session, go_on=AS_BEFORE)
+            await until_stopped(work(), session.teacher.asker, AS_BEFORE)
     assert "torch" not in sys.modules
 
 asyncio.run(main(*sys.argv[1:]))
