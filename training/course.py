@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +16,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.metrics import roc_auc_score
 
 from agents import questions
+from agents.conclusions import Conclusion, read_conclusions
 from graphs.asking import Progress
 from storage.artefacts import write_file
 from training.crew import Crew
@@ -28,7 +31,9 @@ from training.teacher import Teacher
 from training.traversal import traverse
 
 LOSSES = ("caption", "alike", "assessment")
-"""What is minimised, and by whose sum on held-out items epochs are compared."""
+"""What is minimised."""
+ANSWERED = 192
+"""Assessments that the model concludes by itself, at most, when an epoch is measured."""
 FEWEST = 4
 MOST = 2000
 """Items held out at least, and at most: all of their pairs are looked at once."""
@@ -94,8 +99,8 @@ class Course:
 
     @property
     def _best(self) -> int:
-        """The epoch, from 0, with the least held-out loss."""
-        return min(range(len(self._measured)), key=lambda epoch: (_loss(self._measured[epoch]), epoch))
+        """The epoch, from 0, that was best on held-out items."""
+        return min(range(len(self._measured)), key=lambda epoch: (*_worse(self._measured[epoch]), epoch))
 
     def _is_past_its_best(self) -> bool:
         return bool(self._measured) and len(self._measured) - 1 - self._best >= self._recipe.patience
@@ -192,6 +197,7 @@ class Course:
         """Measure the epoch just done, and keep its model if it is the best."""
         self._stage("measure", 0)
         measured = await asyncio.to_thread(self._crew.evaluate, exam)
+        measured |= await self._by_itself(exam)
         self._measured.append(measured)
         epoch = len(self._measured) - 1
         best = self._best == epoch
@@ -201,6 +207,34 @@ class Course:
         curves.epoch(self._crew.progress.step, epoch, measured, best)
         if self._watch.on_epoch:
             self._watch.on_epoch({"epoch": epoch + 1, **measured, "best": best})
+
+    async def _by_itself(self, exam: Sequence[Unit]) -> dict[str, float]:
+        """How good the model is where no teacher helps it, as in a session.
+
+        `auc`: how far its β cos, of its own descriptions, tells pairs that are alike from others; `edges`: the share
+        of pairs that τ tells rightly; `verdicts`: the share of assessments that it concludes as the teacher did.
+        """
+        found: dict[str, float] = {}
+        pairs = [unit for unit in exam if isinstance(unit, Pair) and unit.same is not None]
+        if pairs:
+            place = {name: i for i, name in enumerate(self._held_out)}
+            vectors = await self._embedded(self._held_out)
+            ends = [(place[_item(pair.first)], place[_item(pair.second)]) for pair in pairs]
+            alike = np.array([vectors[a] @ vectors[b] for a, b in ends]) * self._crew.beta
+            same = np.array([pair.same for pair in pairs])
+            edge = math.log(self._recipe.threshold / (1 - self._recipe.threshold))
+            found["edges"] = float(np.mean((alike >= edge) == same))
+            if same.any() and not same.all():
+                found["auc"] = float(roc_auc_score(same, alike))
+        asked = [unit for unit in exam if isinstance(unit, Sample)]
+        asked = asked[:: -(-len(asked) // ANSWERED)] if asked else []
+        if asked:
+            self._stage("measure", len(asked))
+            replies = await asyncio.to_thread(self._crew.reply, [sample.question for sample in asked])
+            told = zip(replies, asked, strict=True)
+            right = [_conclusions(reply) == _conclusions(sample.reply) for reply, sample in told]
+            found["verdicts"] = float(np.mean(right))
+        return found
 
     def _stage(self, name: str, total: int) -> None:
         progress = self._watch.progress
@@ -219,5 +253,15 @@ def near_and_far(vectors: Rows, count: int, rng: np.random.Generator) -> list[tu
     return sorted((int(first[k]), int(second[k])) for k in (*near, *far))
 
 
-def _loss(measured: Mapping[str, float]) -> float:
-    return sum(measured[name] for name in LOSSES if name in measured)
+def _item(sample: Sample) -> str:
+    return sample.question.items[0][1]
+
+
+def _conclusions(reply: str) -> tuple[Conclusion, ...]:
+    return read_conclusions(reply).conclusions
+
+
+def _worse(measured: Mapping[str, float]) -> tuple[float, float]:
+    """Less is better: first what the model does by itself, then its losses."""
+    done = [measured[name] for name in ("auc", "verdicts") if name in measured]
+    return (-round(sum(done) / max(1, len(done)), 3), sum(measured[name] for name in LOSSES if name in measured))

@@ -41,6 +41,10 @@ class Crew:
         self._announce("describe", questions)
         return self._learner.describe(questions)
 
+    def reply(self, questions: Sequence[Question]) -> list[str]:
+        self._announce("reply", questions)
+        return self._learner.reply(questions)
+
     def embed(self, questions: Sequence[Question], descriptions: Sequence[str]) -> np.ndarray:
         self._announce("embed", questions, descriptions)
         return self._learner.embed(questions, descriptions)

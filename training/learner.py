@@ -16,7 +16,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, gather_object
 from PIL import Image
-from sklearn.metrics import roc_auc_score
 
 from agents.descriptions import read_description
 from agents.questions import Question
@@ -152,8 +151,7 @@ class Learner:
         return means
 
     def evaluate(self, units: Sequence[Unit]) -> dict[str, float]:
-        """Losses on units that were not trained on, as in `train_epoch`; of pairs with a label, the share that τ tells
-        rightly (`accuracy`) and the area under the curve of β cos (`auc`)."""
+        """Losses on units that were not trained on, as in `train_epoch`."""
         self._model.train(False)
 
         def work(mine: Sequence[Unit], _: LlavaQwen2) -> list[tuple[float, float]]:
@@ -165,7 +163,7 @@ class Learner:
                     found |= zip(places, self._measure([mine[i] for i in places]), strict=True) if places else ()
             return [found[i] for i in range(len(mine))]
 
-        return _summary(units, self._as_served(units, work), self._recipe.threshold)
+        return _summary(units, self._as_served(units, work))
 
     def save(self, folder: Path | None = None) -> None:
         """Write the model as it stands to `folder`, or to the training's own: whole or not at all, beside whatever else
@@ -241,7 +239,7 @@ def _key(base: Path, recipe: Recipe) -> str:
     return hashlib.sha256(told.encode()).hexdigest()
 
 
-def _summary(units: Sequence[Unit], measured: Sequence[tuple[float, float]], threshold: float) -> dict[str, float]:
+def _summary(units: Sequence[Unit], measured: Sequence[tuple[float, float]]) -> dict[str, float]:
     found: dict[str, float] = {}
     for name, kinds in (("caption", ("pair", "caption")), ("assessment", ("assessment",))):
         words = [told[0] for unit, told in zip(units, measured, strict=True) if kind_of(unit) in kinds]
@@ -255,8 +253,4 @@ def _summary(units: Sequence[Unit], measured: Sequence[tuple[float, float]], thr
     if known:
         affinity, same = np.array([a for a, _ in known]), np.array([s for _, s in known])
         found["alike"] = float(np.mean(np.logaddexp(0, affinity) - same * affinity))  # cross-entropy of the sigmoid
-        edge = np.log(threshold / (1 - threshold))
-        found["accuracy"] = float(np.mean((affinity >= edge) == same))
-        if 0 < same.sum() < len(same):
-            found["auc"] = float(roc_auc_score(same, affinity))
     return found

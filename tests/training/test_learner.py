@@ -153,8 +153,7 @@ def test_losses_fall_on_both_kinds(base: Path, tmp_path: Path) -> None:
     for name in ("caption", "alike", "assessment"):
         assert after[name] < 0.5 * before[name], name
         assert means[-1][name] < 0.7 * means[0][name], name
-    assert after["auc"] >= before["auc"]
-    assert set(after) == {"caption", "alike", "assessment", "accuracy", "auc"}
+    assert set(after) == {"caption", "alike", "assessment"}
 
 
 def test_an_epoch_of_captions_or_of_unlabelled_pairs_alone_will_do(base: Path, tmp_path: Path) -> None:
