@@ -97,8 +97,8 @@ def trained(train: Path, asked: argparse.Namespace) -> None:
     """`partita train`, as a user gives it."""
     words = [
         sys.executable, "-m", "partita", "train", asked.what, train, "--by", asked.by,
-        "--teacher", train / "labels.csv", "--column", asked.column, "--base", asked.base, "--out", asked.out / "model", "--seed", asked.seed,
-        "--db", f"sqlite:///{asked.out}/partita.db",
+        "--teacher", train / "labels.csv", "--column", asked.column, "--base", asked.base,
+        "--out", asked.out / "model", "--seed", asked.seed, "--db", f"sqlite:///{asked.out}/partita.db",
     ]  # fmt: skip
     if asked.config:
         words += ["--config", asked.config]

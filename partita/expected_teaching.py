@@ -150,6 +150,7 @@ def _counts(distinct: int, recipe: Recipe, what: What) -> dict[str, Span]:
         describe = Span(min(taught, pairs), min(taught, 2 * new.likely), distinct)
     if what != "embedder":
         nodes = min(recipe.nodes, taught)
-        membership += epochs.times(nodes * (1 + recipe.noisy)).times(PER_NODE)
+        strangers = recipe.refused / (1 - recipe.refused)  # for each that was taken in, where the graph is good
+        membership += epochs.times(nodes * (1 + recipe.noisy) * (1 + strangers)).times(PER_NODE)
         merge = epochs.times(min(recipe.merges, nodes * (nodes - 1) / 2)).times(MERGED)
     return {"describe": describe, "membership": membership, "merge": merge}

@@ -134,6 +134,8 @@ class Course:
         if self._what != "agent":
             mined = await asyncio.to_thread(hardest, vectors[: recipe.pool], self._crew.beta, recipe.pairs)
             units += await self._captioned(mined, pool)
+        if self._what == "both":
+            units += self._teacher.judged((pool[a], pool[b]) for a, b in mined).values()
         if self._what != "embedder":
             units += await self._traversed(pool[: recipe.nodes], vectors[: recipe.nodes], rng)
         write_file(path, json.dumps({"epoch": epoch, "units": to_json(units)}).encode())
@@ -169,9 +171,11 @@ class Course:
         recipe = self._recipe
         found = await traverse(
             self._teacher, hashes, vectors, beta=self._crew.beta, threshold=recipe.threshold,
-            representatives=recipe.representatives, merges=recipe.merges, noisy=recipe.noisy, rng=rng,
+            representatives=recipe.representatives, merges=recipe.merges, noisy=recipe.noisy,
+            refused=recipe.refused, rng=rng,
         )  # fmt: skip
         told = {"yes": found.memberships.yes, "no": found.memberships.no, "noisy": found.noisy.yes + found.noisy.no}
+        told["strangers"] = found.strangers.yes + found.strangers.no
         merges = found.merges.yes + found.merges.no
         counts = told | {"merges": merges, "clusters": len(found.clusters), "items": len(hashes)}
         with (self._folder / "traversals.jsonl").open("a", encoding="utf-8") as file:

@@ -32,6 +32,8 @@ class Recipe(BaseModel):
     """K of METHOD 4."""
     noisy: float = Field(default=0.15, ge=0, le=1)
     """Share of assessments that are asked once more with a representative from another cluster."""
+    refused: float = Field(default=0.33, ge=0, lt=1)
+    """Share of assessments that should conclude NO; where a good graph gives fewer, strangers are put to clusters."""
     merges: int = Field(default=256, ge=0)
     """Most questions about two clusters in an epoch."""
     held_out: float = Field(default=0.1, gt=0, lt=1)

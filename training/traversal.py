@@ -36,6 +36,9 @@ nearly every node, one question at a time."""
 NOISY_FROM = 3
 """Of so many representatives one may be wrong and the cluster is still plain."""
 
+FAR = 0.3
+"""Share of strangers that come from any other cluster, not from the nearest."""
+
 _CONFIG: RunnableConfig = {"recursion_limit": 2**31 - 1}
 
 
@@ -63,7 +66,8 @@ class Traversed:
     """What a traversal came to."""
 
     samples: list[Sample] = field(default_factory=list)
-    """Memberships, merges, then memberships with a wrong representative; each question once, UNKNOWN ones left out."""
+    """Memberships, merges, memberships with a wrong representative, then those about a stranger; each question once,
+    UNKNOWN ones left out."""
     clusters: list[list[str]] = field(default_factory=list)
     """Content hashes of the clusters that the teacher has found; nodes without an embedding are in none."""
     memberships: Verdicts = field(default_factory=Verdicts)
@@ -72,6 +76,8 @@ class Traversed:
     """Of the memberships that were asked once more with a wrong representative."""
     noisy_changed: int = 0
     """So many of these came out other than without it."""
+    strangers: Verdicts = field(default_factory=Verdicts)
+    """Of the memberships about a node of another cluster, which were asked for the sake of NO."""
     threshold: float = 0.0
     """τ of the graph."""
     calibrated: bool = False
@@ -88,6 +94,7 @@ async def traverse(
     representatives: int,
     merges: int,
     noisy: float,
+    refused: float = 0.0,
     rng: np.random.Generator,
 ) -> Traversed:
     """Have the teacher find the clusters of some nodes.
@@ -99,6 +106,8 @@ async def traverse(
         merges: questions about two clusters at most; the nearest are compared first.
         noisy: share of the memberships that are asked once more with one of at least three representatives replaced by
             a node of another cluster.
+        refused: share of the memberships that should conclude NO. A good graph has hardly any: so many nodes of other
+            clusters are then put to clusters, mostly of the nearest.
 
     Raises:
         Paused, EndpointError: as `Asker.ask`; called again with the same, it goes on where it stopped.
@@ -121,6 +130,7 @@ async def traverse(
     _take(found, found.merges, _comparisons(teacher, merging()))
     found.clusters = [[teacher.hashes[v] for v in c.members] for c in united]
     await _disturb(teacher, found, told, noisy, rng)
+    await _estrange(teacher, found, set(told), representatives, refused, by_node, rng)
     return found
 
 
@@ -255,3 +265,41 @@ async def _disturb(
     for wrong, question in disturbed.items():
         verdicts = {conclusion_of(answers[wrong]), conclusion_of(told[question])}
         found.noisy_changed += Conclusion.UNKNOWN not in verdicts and len(verdicts) == 2
+
+
+async def _estrange(
+    teacher: Teacher,
+    found: Traversed,
+    told: set[Question],
+    representatives: int,
+    share: float,
+    rows: Mapping[int, npt.NDArray[np.float32]],
+    rng: np.random.Generator,
+) -> None:
+    """Put nodes of other clusters to clusters until `share` of the memberships should be NO."""
+    yes, no = (a + b for a, b in zip(*((v.yes, v.no) for v in (found.memberships, found.noisy)), strict=True))
+    missing = min(yes, round(yes * share / (1 - share)) - no)
+    if missing <= 0 or len(found.clusters) < 2:
+        return
+    centres = np.stack([np.mean([rows[teacher.node[item]] for item in c], 0) for c in found.clusters])
+    alike = centres @ centres.T
+    np.fill_diagonal(alike, -np.inf)
+    members = [(number, item) for number, cluster in enumerate(found.clusters) for item in cluster]
+    asked: dict[Question, None] = {}
+    for place in rng.integers(len(members), size=missing).tolist():
+        home, candidate = members[place]
+        away = int(alike[home].argmax())
+        if rng.random() < FAR:
+            away = int(rng.choice([c for c in range(len(found.clusters)) if c != home]))
+        hosts = found.clusters[away]
+        shown = [hosts[k] for k in rng.permutation(len(hosts))[:representatives].tolist()]
+        question = membership(teacher.prompts, shown, [candidate])
+        if question not in told:
+            asked[question] = None
+    answers: dict[Question, Answer] = {}
+
+    async def one(question: Question) -> None:
+        answers[question] = await teacher.assess(question)
+
+    await teacher.asker.each(partial(one, question) for question in asked)
+    _take(found, found.strangers, {question: answers[question] for question in asked})

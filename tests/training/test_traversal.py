@@ -141,3 +141,18 @@ async def test_any_order_of_the_nodes_gives_the_same_questions() -> None:
         rng=np.random.default_rng(0),
     )  # fmt: skip
     assert chat.asked == asked and again == first
+
+
+async def test_strangers_are_put_to_clusters_where_hardly_anybody_was_refused() -> None:
+    """An agent that learnt from a good graph alone would say YES to all."""
+    values, vectors = items(200, noise=0.1)
+    teacher, chat = teacher_of(values)
+    found = await traversed(teacher, vectors, refused=0.4)
+    assert found.memberships.no < 0.1 * found.memberships.yes
+    yes, no = (
+        sum(getattr(v, name) for v in (found.memberships, found.noisy, found.strangers)) for name in ("yes", "no")
+    )
+    assert no / (yes + no) == pytest.approx(0.4, abs=0.05) and found.strangers.yes == 0
+    assert len({sample.question for sample in found.samples}) == len(found.samples) == chat.asked
+    again = await traversed(teacher, vectors, refused=0.4)
+    assert again.samples == found.samples and chat.asked == len(found.samples)  # nothing is asked twice
