@@ -52,6 +52,8 @@ class Teaching:
     teacher: Teacher
     session: str
     """Its name."""
+    record: str
+    """Its id in the database."""
     found: Collection
     """The items that the teacher can be asked about: with labels, those that have one."""
     values: Mapping[str, str]
@@ -153,7 +155,7 @@ async def teaching(
         taught = Teacher(asker, prompt_set, [hashes[node] for node in sorted(hashes)], supervised=bool(source.values))
         why: BaseException | None = None
         try:
-            yield Teaching(taught, name, source.found, source.values, source.notes)
+            yield Teaching(taught, name, record.id, source.found, source.values, source.notes)
         except BaseException as e:
             why = e
             raise

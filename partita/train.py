@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agents.prompt_sets import choose_prompt_set, criterion_name
+from partita.estimate import count, money
+from partita.expected_teaching import TeachingEstimate, expected_teaching
 from partita.keys import Keys
+from partita.prices import FREE
 from partita.result import AS_BEFORE
 from partita.running import Limits, scanned, until_stopped
 from partita.teaching import teaching
@@ -22,7 +25,8 @@ from storage.artefacts import write_file
 from storage.database import Database
 from storage.errors import UsageError
 from storage.images import opened
-from storage.items import Item, read_bytes
+from storage.items import Collection, Item, read_bytes
+from storage.ledger import tally
 from training.recipe import Recipe, What
 
 if TYPE_CHECKING:
@@ -73,7 +77,7 @@ async def train(
         EndpointError: the teacher can't be asked.
         Paused: stopped, or the budget is used up; the same command goes on.
     """
-    watch = watch or Watch()
+    watch, limits = watch or Watch(), limits or Limits()
     criterion = order.criterion.strip()
     if not criterion:
         raise UsageError("--by: the criterion is empty; say in words what to cluster by, e.g. --by suit")
@@ -113,6 +117,9 @@ async def train(
             teacher = open_session.teacher
             if len(teacher.hashes) < 2 * FEWEST:
                 raise UsageError(f"{order.collection}: {len(teacher.hashes)} items are too few to train on")
+            if watch.on_note:
+                told = tally(db, open_session.record)
+                watch.on_note(_in_a_line(foresee(order, open_session.found, limits, told), limits))
             watcher = Watcher(watch.progress, on_epoch, watch.on_note, check)
             course = Course(order.what, order.recipe, crew, teacher, folder, watcher)
             outcome: Outcome = await until_stopped(course.run(), teacher.asker, AS_BEFORE, stopped.append)
@@ -120,6 +127,26 @@ async def train(
         crew.dismiss()
     watch.progress.stage = "done"
     return outcome
+
+
+def foresee(order: Order, found: Collection, limits: Limits, had: Mapping[str, int] | None = None) -> TeachingEstimate:
+    """What the teacher is expected to be asked; `had` is what its session has already, by kind. Asks nobody."""
+    prompts = choose_prompt_set(order.criterion.strip(), order.prompts)
+    price = limits.prices.of(order.teacher_model or "", endpoint=order.teacher) if "://" in order.teacher else FREE
+    return expected_teaching(found, prompts, order.recipe, order.what, price=price, had=had)
+
+
+def _in_a_line(would: TeachingEstimate, limits: Limits) -> str:
+    low, likely, high = (getattr(would.total, name) for name in ("low", "likely", "high"))
+    line = f"expected: {count(likely)} ({count(low)} to {count(high)}) calls of the teacher"
+    if would.cost.high:
+        currency = would.price.currency
+        line += f", {money(would.cost.likely, currency)} (at most {money(would.cost.high, currency)})"
+        line += "" if would.price.known else ", at an assumed price"
+    most = [name for name, limit, high in (("--max-calls", limits.max_calls, would.total.high),
+                                           ("--max-cost", limits.max_cost, would.cost.high))
+            if limit is not None and limit < high]  # fmt: skip
+    return line + (f"; {' and '.join(most)} may pause it before its end" if most else "")
 
 
 def base_folder(named: str) -> Path:

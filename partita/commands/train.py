@@ -11,14 +11,18 @@ from typing import Any
 
 import click
 import yaml
+from rich.markup import escape
+from rich.table import Table
 
 from partita.commands import options
 from partita.display import output, progress_on, quiet_console
+from partita.expected_teaching import TeachingEstimate
 from partita.keys import find_keys
 from partita.settings import read_environment
-from partita.train import BUILT_IN, Order, base_folder, is_small, train
+from partita.train import BUILT_IN, Order, base_folder, foresee, is_small, train
 from storage.database import open_database
 from storage.errors import UsageError
+from storage.items import scan
 from training.recipe import read_recipe
 
 
@@ -74,6 +78,9 @@ def command(what: Any, collection: Path | None, criterion: str | None, teacher: 
     )  # fmt: skip
     limits = options.limits(max_calls, max_cost)
     console = quiet_console()
+    if estimate:
+        _print(foresee(order, scan(collection), limits), as_json)
+        return
     with open_database(db) as database, progress_on(console, lambda name: None) as watch:
         work = train(
             database, order, keys=find_keys(read_environment()), limits=limits, watch=watch,
@@ -90,6 +97,22 @@ def command(what: Any, collection: Path | None, criterion: str | None, teacher: 
     say.print(f"{outcome.epochs} epochs, the best was the {outcome.best}.: {measured}", highlight=False)
     say.print(f"model: {out}\ncurves: {out}/training/curves.png", highlight=False)
     say.print(f"use it: partita run COLLECTION --by {shlex.quote(criterion)} --model {out}", highlight=False)
+
+
+def _print(would: TeachingEstimate, as_json: bool) -> None:
+    if as_json:
+        options.print_json(would.to_json())
+        return
+    table = Table(title="asked of the teacher", title_justify="left", box=None)
+    table.add_column("")
+    for heading, style in (("low", "dim"), ("likely", "bold"), ("high", "dim")):
+        table.add_column(heading, justify="right", style=style, no_wrap=True, min_width=10)
+    for row in would.rows():
+        table.add_row(*row)
+    say = output()
+    say.print(table)
+    for note in would.notes():
+        say.print(escape(note), highlight=False, soft_wrap=True)
 
 
 def _line(row: Mapping[str, Any], epochs: int) -> str:
