@@ -21,6 +21,7 @@ from agents.descriptions import read_description
 from agents.questions import Question
 from serving.llava.about import About
 from serving.llava.model import LlavaQwen2
+from storage.errors import UsageError
 from training.checkpoint import fill_moments, moments_of, read_tensors, write_tensors
 from training.lesson import Lesson
 from training.loop import Loop, Progress, Report, kind_of, samples_of
@@ -72,6 +73,8 @@ class Learner:
         Raises:
             UsageError: `base` holds no such model, the memory will not suffice, or `out` holds another training.
         """
+        if base.resolve() == out.resolve():
+            raise UsageError(f"{out} holds the base model, which training must leave as it is: give another --out")
         self._recipe, self._out = recipe, out
         slow = DistributedDataParallelKwargs(find_unused_parameters=True)  # assessments leave the head alone
         # Several processes without a GPU are several only for an accelerator that was told to be a CPU's.

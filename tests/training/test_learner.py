@@ -202,6 +202,8 @@ def test_another_recipe_in_the_same_folder_is_refused(base: Path, whole: Path) -
     with pytest.raises(UsageError, match="another --out"):
         Learner(base, RECIPE.model_copy(update={"rate": 1e-4}), whole, image)
     Learner(base, RECIPE.model_copy(update={"micro_batch": 1}), whole, image)  # that may change
+    with pytest.raises(UsageError, match="holds the base model"):
+        Learner(base, RECIPE, base, image)
 
 
 def test_two_processes_learn_what_one_learns(base: Path, tmp_path: Path) -> None:
