@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 from collections.abc import Coroutine, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -157,7 +158,8 @@ class Session:
         found = {item: c.id for c in result.clusters for item in c.items}
         true = read_labels(Path(labels), column, self._collection(), list(found), result.texts)
         common = sorted(true)
-        return score_labels([found[i] for i in common], [true[i] for i in common], result.calls_per_item)
+        score = score_labels([found[i] for i in common], [true[i] for i in common], result.calls_per_item)
+        return replace(score, supervised=result.supervised)
 
     def _collection(self) -> Path:
         with open_database(self._url) as database:

@@ -188,6 +188,8 @@ def print_result(console: Console, result: Result) -> None:
         + f"\n{calls or 'no calls'} · {result.calls_per_item:.2f} questions per item",
         highlight=False,
     )
+    if result.supervised and result.policy != TEACHER:
+        console.print("supervised: its model learnt from labels", highlight=False)
     if result.policy == TEACHER:
         line = f"It holds a teacher's answers for `partita train`, no clusters; {AS_BEFORE}, and pays for none twice."
         console.print(line, highlight=False)

@@ -27,10 +27,13 @@ class Score:
     items: int
     """Items that are in both the partition and the labels."""
     calls_per_item: float | None = None
+    supervised: bool = False
+    """Whether the session's model learnt from labels. In the JSON only if so."""
 
     def to_json(self) -> dict[str, Any]:
         """As CONTRACT 3 prints it."""
-        return asdict(self)
+        told = asdict(self)
+        return told if self.supervised else {name: value for name, value in told.items() if name != "supervised"}
 
 
 def score_labels(found: Sequence[object], true: Sequence[object], calls_per_item: float | None = None) -> Score:

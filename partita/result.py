@@ -54,6 +54,8 @@ class Result:
     """Time spent in each stage, over all processes that worked on the session."""
     why: str | None = None
     """Why the session is paused or has failed."""
+    supervised: bool = False
+    """Whether its model learnt from labels, or labels answered. In the JSON only if so."""
     texts: dict[str, str] = field(default_factory=dict, repr=False)
     """What each text says, by the item's name; empty for images. Not part of the JSON."""
 
@@ -90,6 +92,8 @@ class Result:
         del out["texts"]
         if self.why is None:
             del out["why"]
+        if not self.supervised:
+            del out["supervised"]
         for cluster in out["clusters"]:
             if cluster["confidence"] is None:
                 del cluster["confidence"]

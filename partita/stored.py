@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from graphs.partition import PARTITION, Partition
 from partita.result import ClusterResult, FailedItem, Result
+from serving.llava.about import SUPERVISED
 from storage import artefacts
 from storage.database import Database
 from storage.ledger import tally
@@ -48,6 +49,7 @@ def result_of(db: Database, name: str) -> Result:
         calls=tally(db, record.id),
         seconds=record.seconds,
         why=record.why,
+        supervised=any(SUPERVISED in str(record.parameters.get(name)) for name in ("model", "embed_model")),
         texts={row.name: row.text for row in rows if row.text is not None},
     )
 

@@ -20,7 +20,7 @@ from partita.running import Limits, scanned, until_stopped
 from partita.teaching import teaching
 from partita.watch import Watch
 from serving.images import encode_image
-from serving.llava.about import read_about, reads_texts
+from serving.llava.about import SUPERVISED, read_about, reads_texts
 from storage.artefacts import write_file
 from storage.database import Database
 from storage.errors import UsageError
@@ -93,8 +93,10 @@ async def train(
     from training.learner import Learner
 
     items = {item.content_hash: item for item in found.items}
-    by_criteria = (criterion_name(criterion),) if read_about(base).criteria else ()
-    name = order.out.resolve().name
+    about = read_about(base)
+    by_criteria = (criterion_name(criterion),) if about.criteria else ()
+    supervised = "://" not in order.teacher or SUPERVISED in about.name
+    name = order.out.resolve().name + (f"-{SUPERVISED}" if supervised else "")
     make = partial(Learner, base, order.recipe, order.out, partial(picture, items), name=name, criteria=by_criteria)
     crew = Crew(await asyncio.to_thread(make))
     if not crew.leads:

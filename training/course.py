@@ -7,6 +7,7 @@ measured on, the learner's state. The teacher's answers are in its ledger.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -206,7 +207,8 @@ class Course:
         epoch = len(self._measured) - 1
         best = self._best == epoch
         if best:
-            await asyncio.to_thread(self._crew.save)
+            tag = hashlib.sha256(json.dumps([epoch, measured]).encode()).hexdigest()[:8]
+            await asyncio.to_thread(self._crew.save, tag)
         await asyncio.to_thread(self._crew.keep)
         curves.epoch(self._crew.progress.step, epoch, measured, best)
         if self._watch.on_epoch:

@@ -57,9 +57,9 @@ class Crew:
         self._announce("evaluate", units)
         return self._learner.evaluate(units)
 
-    def save(self) -> None:
-        self._announce("save")
-        self._learner.save()
+    def save(self, tag: str) -> None:
+        self._announce("save", None, tag)
+        self._learner.save(None, tag)
 
     def keep(self) -> None:
         """Only the leading process writes a state."""

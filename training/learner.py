@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -168,11 +168,13 @@ class Learner:
 
         return _summary(units, self._as_served(units, work))
 
-    def save(self, folder: Path | None = None) -> None:
+    def save(self, folder: Path | None = None, tag: str = "") -> None:
         """Write the model as it stands to `folder`, or to the training's own: whole or not at all, beside whatever else
-        lies there. Serving and export read it. Raises UsageError where it can't be written."""
+        lies there. Serving and export read it. `tag` is put to its name: other weights have another name, since answers
+        are known by it. Raises UsageError where it can't be written."""
         if self.main:
-            save(self._model, folder or self._out, self.about)
+            about = replace(self.about, name=f"{self.about.name}-{tag}") if tag else self.about
+            save(self._model, folder or self._out, about)
         self._accelerator.wait_for_everyone()
 
     def keep(self) -> None:

@@ -10,6 +10,8 @@ from typing import Any
 from storage.errors import UsageError
 
 ABOUT = "partita.json"
+SUPERVISED = "supervised"
+"""Stands in the name of a model that learnt from labels: so whatever it answers says it, wherever it is served."""
 
 
 @dataclass(frozen=True)
