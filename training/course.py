@@ -136,7 +136,9 @@ class Course:
             mined = await asyncio.to_thread(hardest, vectors[: recipe.pool], self._crew.beta, recipe.pairs)
             units += await self._captioned(mined, pool)
         if self._what == "both":
-            units += self._teacher.judged((pool[a], pool[b]) for a, b in mined).values()
+            units += self._teacher.judged(
+                (pool[a], pool[b]) for a, b in mined[:: -(-len(mined) // recipe.nodes)]
+            ).values()
         if self._what != "embedder":
             units += await self._traversed(pool[: recipe.nodes], vectors[: recipe.nodes], rng)
         write_file(path, json.dumps({"epoch": epoch, "units": to_json(units)}).encode())

@@ -45,7 +45,7 @@ class Recipe(BaseModel):
 
     batch: int = Field(default=32, ge=1)
     """Pairs, or assessments, in one step of the optimiser, over all devices."""
-    micro_batch: int = Field(default=4, ge=1)
+    micro_batch: int = Field(default=1, ge=1)
     """Of these, how many a device takes at once; the rest is accumulated."""
     rate: float = Field(default=1e-5, gt=0)
     """Peak learning rate of AdamW; a cosine falls to zero over all epochs."""
@@ -74,7 +74,7 @@ class Recipe(BaseModel):
 
 
 SMALL: Mapping[str, Any] = {
-    "epochs": 20, "pairs": 512, "patience": 8, "micro_batch": 32, "rate": 5e-4, "weight_decay": 0.02,
+    "epochs": 16, "nodes": 256, "merges": 64, "patience": 8, "micro_batch": 32, "rate": 5e-4, "weight_decay": 0.02,
     "emphasis": 4.0, "rank": 0,
     "gradient_checkpointing": False, "augment": True, "pool": 2048, "checkpoint_seconds": 60,
 }  # fmt: skip

@@ -1,0 +1,171 @@
+"""`partita train` from the command line: a tiny random LLaVA-OneVision, labels or an HTTP endpoint as its teacher."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from tests.serving import tiny
+from tests.training.lessons import image
+from tests.truth import Truth, numbers, serving
+
+SETTINGS = {
+    "epochs": 2, "pairs": 8, "nodes": 12, "merges": 6, "held_out_pairs": 6, "batch": 8, "micro_batch": 4, "rank": 4,
+    "rate": 2e-3, "gradient_checkpointing": False, "patience": 5, "checkpoint_seconds": 0,
+}  # fmt: skip
+FEW = 24
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that answers in the right form and knows nothing."""
+    folder = tmp_path_factory.mktemp("base")
+    return tiny.taught(folder / "taught", tiny.published(folder / "untaught", spread=0.03))
+
+
+@pytest.fixture
+def world(tmp_path: Path, base: Path) -> Path:
+    """Coloured patches with labels, settings for a training of seconds, and the base, all in one folder."""
+    (tmp_path / "patches").mkdir()
+    with (tmp_path / "patches" / "labels.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "color"])
+        for number in range(FEW):
+            image(str(number)).save(tmp_path / "patches" / f"{number:02}.png")
+            writer.writerow([f"{number:02}.png", ("red", "green", "blue")[number % 3]])
+    (tmp_path / "few.yaml").write_text(yaml.safe_dump(SETTINGS))
+    (tmp_path / "base").symlink_to(base)
+    return tmp_path
+
+
+def words(what: str, out: str = "out", **more: object) -> list[object]:
+    told = {"by": "color", "teacher": "patches/labels.csv", "base": "base", "out": out, "config": "few.yaml"} | more
+    return ["train", what, "patches", *(part for name, value in told.items() for part in (f"--{name}", value))]
+
+
+def test_both_from_labels_to_a_session_that_says_supervised(cli, world):
+    done = cli(*words("both"), "--json")
+    assert done.code == 0, done.err
+    assert done.json["epochs"] == 2 and done.json["best"] in (1, 2)
+    assert {"caption", "alike", "assessment", "auc", "edges", "verdicts"} <= set(done.json["measured"])
+    assert "epoch 1 of 2" in done.err and "supervised" in done.err
+    training = world / "out" / "training"
+    log = [json.loads(line) for line in (training / "log.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in log if "held_out" in row] == [0, 1]
+    first, last = (next(r for r in rows if "assessment" in r) for rows in (log, log[::-1]))
+    assert last["assessment"] < first["assessment"]
+    assert (training / "curves.png").stat().st_size > 10_000 and list((training / "tensorboard").iterdir())
+    walks = [json.loads(line) for line in (training / "traversals.jsonl").read_text().splitlines()]
+    assert len(walks) == 3 and all(walk["no"] + walk["strangers"] for walk in walks[1:])
+
+    about = json.loads((world / "out" / "partita.json").read_text())
+    assert about["name"].startswith("out-supervised-") and about["threshold"] == 0.6
+    exported = cli("serve", "export", "out", "exported")
+    assert exported.code == 0, exported.err
+    listed = [json.loads(line) for line in cli("sessions", "--json").out.splitlines()]
+    taught = next(row["session"] for row in listed if row["policy"] == "teacher")
+    spent = cli("spend", taught, "--json")
+    assert spent.code == 0 and json.loads(spent.out)["total"]["calls"] > 30
+
+    asked = cli("run", "patches", "--by", "color", "--model", "out", "--session", "s", "--max-calls", 40, "--json")
+    assert asked.code in (0, 3), asked.err
+    assert asked.json["supervised"] is True
+    again = cli(*words("both"), "--json")
+    assert again.code == 0 and again.json == done.json  # it is done: nothing is learnt anew
+
+
+def until(out: Path, steps: int) -> None:
+    """Wait until a training has told of so many steps."""
+    log, began = out / "training" / "log.jsonl", time.monotonic()
+    while not log.exists() or sum("rate" in line for line in log.read_text().splitlines()) < steps:
+        assert time.monotonic() - began < 100
+        time.sleep(0.02)
+
+
+def test_killed_it_goes_on_bit_for_bit(cli, world):
+    whole = cli(*words("both", "whole"))
+    assert whole.code == 0, whole.err
+    for steps in (1, 4, 7):
+        with cli.start(*words("both", "cut")) as process:
+            until(world / "cut", steps)
+            assert process.poll() is None
+            process.send_signal(signal.SIGKILL)
+    done = cli(*words("both", "cut"))
+    assert done.code == 0, done.err
+    for name in ("adapter_model.safetensors", "head.safetensors"):
+        one, other = load_file(world / "whole" / name), load_file(world / "cut" / name)
+        assert one.keys() == other.keys() and all(one[part].equal(other[part]) for part in one), name
+    states = [world / out / "training" / "state.safetensors" for out in ("whole", "cut")]
+    with safe_open(states[0], "pt") as a, safe_open(states[1], "pt") as b:
+        assert all(a.get_tensor(name).equal(b.get_tensor(name)) for name in a.keys())  # noqa: SIM118
+
+
+def test_ctrl_c_pauses_and_the_same_command_goes_on(cli, world):
+    (world / "few.yaml").write_text(yaml.safe_dump(SETTINGS | {"batch": 1}))
+    with cli.start(*words("embedder")) as process:
+        until(world / "out", 2)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate()
+    assert process.returncode == 3 and "goes on from here" in err
+    done = cli(*words("embedder"))
+    assert done.code == 0 and "epoch 2 of 2" in done.err
+
+
+def test_an_endpoint_teaches_and_is_asked_nothing_twice(cli, world):
+    with serving(Truth(numbers(FEW, 3))) as truth:
+        truth.write(world / "c")
+        asked = ("train", "both", "c", "--by", "kind", "--teacher", truth.url, "--base", "base", "--config", "few.yaml")
+        seen = cli(*asked, "--out", "out", "--estimate", "--json")
+        assert seen.code == 0 and not truth.asked
+        paused = cli(*asked, "--out", "out", "--max-calls", 20)
+        assert paused.code == 3 and len(truth.asked) == 20, paused.err
+        done = cli(*asked, "--out", "out")
+        assert done.code == 0, done.err
+        made = len(truth.asked)
+        assert 20 < made <= seen.json["calls"]["total"]["high"]
+        keys = [key for _, key in truth.asked]
+        assert len(set(keys)) == len(keys)
+        assert json.loads((world / "out" / "partita.json").read_text())["name"].startswith("out-")
+        assert "supervised" not in (world / "out" / "partita.json").read_text()
+        agent = cli(*("agent" if word == "both" else word for word in asked), "--out", "agent")
+        assert agent.code == 0
+        repeated = {key for _, key in truth.asked[made:]} & set(keys)
+        assert not repeated
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"teacher": "nobody.csv"}, "no such file"),
+        ({"column": "shape"}, "no column 'shape'"),
+        ({"base": "nowhere"}, "--base nowhere: there is no such folder"),
+        ({"config": "nowhere.yaml"}, "no such file"),
+        ({"out": "patches"}, "exists and holds no training"),
+        ({"by": " "}, "the criterion is empty"),
+    ],
+)
+def test_wrong_use_says_what_to_do(cli, world, more, told):
+    refused = cli(*words("both", **more))
+    assert refused.code == 2 and told in refused.err and "Traceback" not in refused.err, refused.err
+
+
+def test_settings_that_are_none_and_another_training_in_the_folder(cli, world):
+    (world / "few.yaml").write_text("batches: 3\n")
+    refused = cli(*words("both"))
+    assert refused.code == 2 and "batches: is no setting" in refused.err
+    shown = cli("train", "both", "--show-config", "--base", "base")
+    assert yaml.safe_load(shown.out)["rank"] == 64
+    (world / "few.yaml").write_text(yaml.safe_dump(SETTINGS | {"epochs": 1}))
+    assert cli(*words("agent")).code == 0
+    other = cli(*words("both"))
+    assert other.code == 2 and "another what" in other.err
+    lacks = cli("train", "both", "patches")
+    assert lacks.code == 2 and "--by, --teacher, --out" in lacks.err
