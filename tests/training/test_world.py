@@ -13,8 +13,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.world import CRITERIA, CRITERIA_OF, Kind, Purpose, image_seed, render, write_examples
+from training.world import (
+    CRITERIA,
+    CRITERIA_OF,
+    RANKS,
+    SUITS,
+    Kind,
+    Purpose,
+    image_seed,
+    letters,
+    render,
+    write_examples,
+)  # fmt: skip
 from training.world.cards import DECKS, deck
+from training.world.designs import dark, draw_design
+from training.world.papers import piece
+from training.world.pips import PIP_STYLES, pip_outline, pip_sprite
 
 KINDS: tuple[Kind, ...] = ("cards", "fruit")
 
@@ -67,6 +81,71 @@ def test_an_unknown_kind_is_refused() -> None:
 def test_decks_have_different_designs() -> None:
     assert {deck(n).layout for n in range(DECKS)} == {"classic", "jumbo", "modern", "poster"}
     assert {len(set(deck(n).inks.values())) for n in range(DECKS)} == {2, 4}
+
+
+@pytest.mark.parametrize("size", [32, 128])
+def test_a_wild_card_follows_from_its_seed_and_has_the_labels_of_the_clean_one(size: int) -> None:
+    for seed in range(40):
+        picture, labels = render("cards", seed, size, wild=True)
+        assert picture.mode == "RGB"
+        assert picture.size == (size, size)
+        assert labels == render("cards", seed, size)[1]
+    assert picture.tobytes() == render("cards", 39, size, wild=True)[0].tobytes()
+    assert picture.tobytes() != render("cards", 39, size)[0].tobytes()
+
+
+def test_another_process_draws_the_same_wild_cards() -> None:
+    """What was drawn before, and so what is cached, changes nothing."""
+    code = (
+        "import hashlib; from training.world import render\n"
+        "print(hashlib.sha256(render('cards', 77, 96, wild=True)[0].tobytes()).hexdigest())"
+    )
+    env = {**os.environ, "PYTHONHASHSEED": "6"}
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env).stdout
+    assert told.strip() == hashlib.sha256(render("cards", 77, 96, wild=True)[0].tobytes()).hexdigest()
+
+
+def test_wild_cards_have_no_colour_that_tells_the_suit() -> None:
+    rng = np.random.default_rng(3)
+    looks = {suit: [draw_design(suit, rng) for _ in range(300)] for suit in SUITS}
+    for suit, own in looks.items():
+        reddish = np.mean([d.ink[0] > 1.5 * max(d.ink[1:]) for d in own])
+        assert 0.05 < reddish < 0.95, suit
+        # Print stands out from its paper.
+        assert np.mean([abs(sum(d.ink) - sum(d.paper)) > 120 for d in own]) > 0.9
+        assert 0.05 < np.mean([dark(d.paper) for d in own]) < 0.4
+
+
+@pytest.mark.parametrize("style", PIP_STYLES)
+def test_pips_of_every_style_show_ink_and_never_twice_the_same_outline(style: str) -> None:
+    rng = np.random.default_rng(5)
+    for suit in SUITS:
+        first, second = pip_outline(suit, rng), pip_outline(suit, rng)
+        assert first.tobytes() != second.tobytes()
+        sprite = pip_sprite(first, style, (200, 20, 30), (250, 250, 250), piece(3, (64, 64), rng), rng)
+        assert sprite.mode == "RGBA"
+        assert np.mean(np.asarray(sprite)[..., 3] > 128) > 0.05
+
+
+def test_letters_are_drawn_without_any_font_but_pillows(monkeypatch: pytest.MonkeyPatch) -> None:
+    letters.fonts.cache_clear()
+    monkeypatch.setattr(letters, "find_spec", lambda name: None)
+    try:
+        assert letters.fonts() == (None,)
+        rng = np.random.default_rng(7)
+        for _ in range(60):
+            lettering = letters.Letters(rng)
+            for text in ("A", "10", "Q"):
+                mask = lettering.mask(text, 20)
+                assert mask.height == 20
+                assert np.asarray(mask).max() > 60
+    finally:
+        letters.fonts.cache_clear()
+
+
+def test_wild_cards_show_every_rank() -> None:
+    told = {render("cards", image_seed(Purpose.VISION, 1, i), 32, wild=True)[1]["rank"] for i in range(150)}
+    assert told == set(RANKS)
 
 
 def test_streams_of_two_purposes_share_no_seed() -> None:
@@ -129,5 +208,7 @@ def test_interrupted_examples_leave_nothing(tmp_path: Path) -> None:
 
 
 def test_the_world_needs_no_torch() -> None:
-    code = "import sys, training.world; sys.exit(any(m in sys.modules for m in ('torch', 'transformers')))"
+    code = (
+        "import sys, training.world; sys.exit(any(m in sys.modules for m in ('torch', 'transformers', 'matplotlib')))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

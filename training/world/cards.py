@@ -17,10 +17,10 @@ ASPECT = 0.70
 
 Color = tuple[int, int, int]
 
-_INDEX = ("A", "2", "3", "4", "5", "6", "7", "8", "9", "10", "J", "Q", "K")
+INDEX = ("A", "2", "3", "4", "5", "6", "7", "8", "9", "10", "J", "Q", "K")
 _COLUMN, _THIRD = 0.25, 1 / 3
 # Pip positions in a unit box, x from the left and y from the top, after the usual layouts.
-_PIPS: dict[int, list[Point]] = {
+PIP_PLACES: dict[int, list[Point]] = {
     1: [(0.5, 0.5)],
     2: [(0.5, 0.0), (0.5, 1.0)],
     3: [(0.5, 0.0), (0.5, 0.5), (0.5, 1.0)],
@@ -88,7 +88,7 @@ def card_sprite(look: Deck, suit: str, rank: str) -> Image.Image:
             (7, 7, w - 8, h - 8), look.radius * h * 0.7, outline=look.border, width=3
         )
     number = RANKS.index(rank) + 1
-    index = _INDEX[number - 1]
+    index = INDEX[number - 1]
 
     def glyph(height: float) -> Image.Image:
         return glyph_mask(index, int(height * h), look.stroke, look.aspect, look.shear)
@@ -129,7 +129,7 @@ def card_sprite(look: Deck, suit: str, rank: str) -> Image.Image:
 
 def _pips(face: Image.Image, number: int, mask: Image.Image, ink: Color) -> None:
     w, h = face.size
-    for x, y in _PIPS[number]:
+    for x, y in PIP_PLACES[number]:
         center = (w * (0.36 + 0.28 * x), h * (0.16 + 0.68 * y))
         stamp(face, turned(mask) if y > 0.5 else mask, center, ink)
 

@@ -10,6 +10,7 @@ from PIL import Image, ImageFilter
 
 from training.world import cards, fruit
 from training.world.labels import COLORS, RANKS, SPECIES, SUITS, Kind
+from training.world.wild import wild_card
 
 TEXTURES = 96
 _TEXTURE_SIZE = 288
@@ -18,13 +19,19 @@ _LEVELS = (96, 208, 288)
 Pose = tuple[float, float, float, float, float, float]
 
 
-def render(kind: Kind, seed: int, size: int = 208) -> tuple[Image.Image, dict[str, str]]:
+def render(kind: Kind, seed: int, size: int = 208, wild: bool = False) -> tuple[Image.Image, dict[str, str]]:
     """Draw the image that belongs to `seed`: (RGB image of size x size pixels, its labels).
 
     The labels, independent of each other and uniform, and everything else follow from the seed; the seed of
-    `training.world.image_seed` keeps examples, training and evaluation apart. Raises ValueError for another kind.
+    `training.world.image_seed` keeps examples, training and evaluation apart. `wild` draws a card of a design of its
+    own instead of one of the clean decks (`training.world.wild`); fruit knows no such difference. Wild cards also
+    depend on the fonts at hand (`training.world.letters`). Raises ValueError for another kind.
     """
     rng = np.random.default_rng(seed)
+    if kind == "cards" and wild:
+        labels = {"suit": SUITS[rng.integers(len(SUITS))], "rank": RANKS[rng.integers(len(RANKS))]}
+        ground = _background(int(rng.integers(TEXTURES)), size, rng)
+        return wild_card(labels["suit"], labels["rank"], size, ground, rng), labels
     if kind == "cards":
         labels = {"suit": SUITS[rng.integers(len(SUITS))], "rank": RANKS[rng.integers(len(RANKS))]}
         look = (labels["suit"], labels["rank"], int(rng.integers(cards.DECKS)))
