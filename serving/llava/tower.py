@@ -1,6 +1,6 @@
-"""The vision tower: a small residual convolution network read out by learned queries, registered with transformers.
+"""The vision tower: a small convolution network read out by learned queries, registered with transformers.
 
-An image of 96 x 96 pixels becomes a handful of tokens. Token i belongs to query i, and the first queries are
+An image becomes a handful of tokens. Token i belongs to query i, and the first queries are
 trained to answer one attribute question each, so that the language model finds "the suit" always at the same place.
 """
 
@@ -15,6 +15,8 @@ from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedMode
 from transformers import initialization as init
 from transformers.modeling_outputs import BaseModelOutput
 
+from serving.llava.lite import COARSE, FINE, EfficientNetLite0
+
 
 class TowerConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     """Sizes of the tower."""
@@ -23,6 +25,8 @@ class TowerConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
 
     image_size: int = 96
     """Side of the square input in pixels."""
+    trunk: str = "residual"
+    """The convolutions: 'residual', of the widths and blocks below, or 'efficientnet-lite0'."""
     widths: list[int] | tuple[int, ...] = (32, 64, 128, 192)
     """Channels after each halving of the resolution; the map ends at image_size / 2**len(widths)."""
     blocks: list[int] | tuple[int, ...] = (0, 1, 1, 1)
@@ -54,6 +58,17 @@ class _Block(nn.Module):
         return F.relu(x + self.body(x))
 
 
+def _residual(config: TowerConfig) -> nn.Sequential:
+    """The trunk of residual convolutions, halving the resolution before every stage."""
+    stages: list[nn.Module] = []
+    inputs = 3
+    for width, depth in zip(config.widths, config.blocks, strict=True):
+        stages.append(_Unit(inputs, width, stride=2))
+        stages.extend(_Block(width) for _ in range(depth))
+        inputs = width
+    return nn.Sequential(*stages)
+
+
 class Tower(PreTrainedModel):  # type: ignore[no-untyped-call]
     """pixel_values (N, 3, S, S) in -1..1 -> last_hidden_state (N, tokens, hidden_size)."""
 
@@ -64,15 +79,18 @@ class Tower(PreTrainedModel):  # type: ignore[no-untyped-call]
 
     def __init__(self, config: TowerConfig) -> None:
         super().__init__(config)
-        stages: list[nn.Module] = []
-        inputs = 3
-        for width, depth in zip(config.widths, config.blocks, strict=True):
-            stages.append(_Unit(inputs, width, stride=2))
-            stages.extend(_Block(width) for _ in range(depth))
-            inputs = width
-        self.trunk = nn.Sequential(*stages)
-        side = math.ceil(config.image_size / 2 ** len(config.widths))
-        self.position = nn.Parameter(torch.zeros(1, side * side, inputs))
+        if config.trunk == "efficientnet-lite0":
+            self.trunk: nn.Module = EfficientNetLite0()
+            inputs = config.hidden_size
+            self.levels = nn.ModuleList(
+                nn.Sequential(nn.Linear(width, inputs), nn.LayerNorm(inputs)) for width in (FINE, COARSE)
+            )
+            places = sum(math.ceil(config.image_size / step) ** 2 for step in (16, 32))
+        else:
+            self.trunk = _residual(config)
+            inputs = config.widths[-1]
+            places = math.ceil(config.image_size / 2 ** len(config.widths)) ** 2
+        self.position = nn.Parameter(torch.zeros(1, places, inputs))
         self.query = nn.Parameter(torch.zeros(config.heads, config.tokens, config.hidden_size // config.heads))
         self.key = nn.Linear(inputs, config.hidden_size)
         self.value = nn.Linear(inputs, config.hidden_size)
@@ -99,9 +117,16 @@ class Tower(PreTrainedModel):  # type: ignore[no-untyped-call]
             init.normal_(module.position, std=0.1)
             init.normal_(module.query, std=1.0)
 
+    def _places(self, pixels: Tensor) -> Tensor:
+        """What the trunk sees at every place of its maps, (N, places, width)."""
+        if self.config.trunk == "efficientnet-lite0":
+            maps = [m.flatten(2).transpose(1, 2) for m in self.trunk(pixels)]
+            return torch.cat([level(m) for level, m in zip(self.levels, maps, strict=True)], 1)
+        places: Tensor = self.trunk(pixels).flatten(2).transpose(1, 2)
+        return places
+
     def forward(self, pixel_values: Tensor, return_dict: bool = True, **_: object) -> BaseModelOutput:
-        x = self.trunk(pixel_values.contiguous(memory_format=torch.channels_last))
-        x = x.flatten(2).transpose(1, 2)
+        x = self._places(pixel_values.contiguous(memory_format=torch.channels_last))
         n, places, _width = x.shape
         heads = self.config.heads
         keys = self.key(x + self.position).view(n, places, heads, -1).transpose(1, 2)

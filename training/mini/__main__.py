@@ -40,7 +40,9 @@ def main(arguments: list[str] | None = None) -> int:
         help="folder of the finished weights (default: OUT/partita-mini; evaluate: the shipped ones)",
     )
     parser.add_argument(
-        "--photos", type=Path, help="evaluate on photographs as well: a folder with labels.csv (file,order,suits)"
+        "--photos",
+        type=Path,
+        help="measure on photographs as well (vision and evaluate): a folder with labels.csv (file,order,suits)",
     )
     parser.add_argument("--threads", type=int, default=MiniConfig.threads, help="threads that torch computes with")
     parser.add_argument(
@@ -49,13 +51,14 @@ def main(arguments: list[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     config = replace(TINY if given.tiny else MiniConfig(), threads=given.threads)
     from training.checkpoint import CheckpointError
+    from storage.errors import PartitaError
 
     try:
         run_stages(config, given.out, (given.stage,) if given.stage else STAGES, given.weights, given.photos)
     except StageError as error:
         print(error, file=sys.stderr)
         return 1
-    except (CheckpointError, FileNotFoundError) as error:
+    except (CheckpointError, PartitaError, FileNotFoundError) as error:
         print(f"{error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -74,11 +77,7 @@ def run_stages(
     torch.set_num_threads(config.threads)
     out.mkdir(parents=True, exist_ok=True)
     if "vision" in stages:
-        from training.mini.vision import measure_vision, train_vision
-
-        with _progress("vision") as report:
-            train_vision(config, out, report)
-        _gate("vision", measure_vision(config, out), config.vision_gate)
+        _vision_stage(config, out, photos)
     if {"language", "head", "export"} & set(stages):
         _language_stages(config, out, stages, weights or out / "partita-mini")
     if "evaluate" in stages:
@@ -86,6 +85,18 @@ def run_stages(
 
         own = weights or (out / "partita-mini" if "export" in stages else MINI)
         _evaluate(config, own, photos)
+
+
+def _vision_stage(config: MiniConfig, out: Path, photos: Path | None) -> None:
+    from training.mini.vision import measure_photos, measure_vision, train_vision
+
+    with _progress("vision") as report:
+        train_vision(config, out, report)
+    clean, wild = measure_vision(config, out)
+    _tell("vision, wild cards", wild)
+    if photos is not None:
+        _tell("vision, photographs", measure_photos(config, out, photos))
+    _gate("vision", clean, config.vision_gate)
 
 
 def _language_stages(config: MiniConfig, out: Path, stages: tuple[str, ...], weights: Path) -> None:
@@ -133,7 +144,7 @@ def _evaluate(config: MiniConfig, weights: Path, photos: Path | None) -> None:
 
 
 def _gate(stage: str, measured: dict[str, float], gate: float) -> None:
-    print(f"{stage}: " + ", ".join(f"{name} {value:.3f}" for name, value in measured.items()), file=sys.stderr)
+    _tell(stage, measured)
     short = {name: value for name, value in measured.items() if value < gate}
     if short:
         told = ", ".join(f"{name} {value:.3f}" for name, value in short.items())
@@ -141,6 +152,10 @@ def _gate(stage: str, measured: dict[str, float], gate: float) -> None:
             f"the {stage} stage is short of its gate {gate}: {told}. Give it more steps ({stage}_steps in "
             "training/mini/config.py) and run the same command: it goes on from the checkpoint"
         )
+
+
+def _tell(what: str, measured: dict[str, float]) -> None:
+    print(f"{what}: " + ", ".join(f"{name} {value:.3f}" for name, value in measured.items()), file=sys.stderr)
 
 
 class _progress:

@@ -91,9 +91,12 @@ other work:
 
 ## How it was made
 
-- **Data**: rendered with NumPy and Pillow only; 24 card designs in four layouts (two- and four-colour), 12 variants of
-  each fruit and colour; position, scale, up to 10 degrees of rotation, plain, gradient, wood, felt and noisy
-  backgrounds, light, tint, blur, sensor noise, JPEG. Seed {config.seed}. No other data, no pretrained weights.
+- **Data**: rendered with NumPy and Pillow only, a quarter of it fruit. Clean cards: 24 designs in four layouts. Wild
+  cards, most of them: a design of its own for each, with drawn pips, inks, papers, frames, figures and pictures, in
+  Pillow's font and those of matplotlib, as scans stretched to a square, crops, or photographs in perspective. Fruit:
+  12 variants of each species and colour. Backgrounds, light, blur, noise, JPEG; every render is seen about
+  {config.vision_reuse:.0f} times, moved, stretched and lit otherwise. Seed {config.seed}. No other data, no pretrained
+  weights.
 - **Vision tower**: residual convolutions, {config.image_size} x {config.image_size} pixels, read out by
   {config.image_tokens} learned queries into {config.image_tokens} tokens; trained to name attributes,
   {config.vision_steps:,} steps of {config.vision_batch}.

@@ -16,12 +16,14 @@ class MiniConfig:
     threads: int = 2
     """Threads that torch computes with."""
 
-    image_size: int = 96
+    image_size: int = 128
     """Side of the tower's input in pixels."""
+    tower_trunk: str = "efficientnet-lite0"
+    """The tower's convolutions: 'efficientnet-lite0', from published weights, or 'residual', from nothing."""
     tower_widths: tuple[int, ...] = (32, 64, 128, 192)
-    """Channels of the tower after each halving."""
+    """Channels of a residual trunk after each halving."""
     tower_blocks: tuple[int, ...] = (0, 1, 1, 1)
-    """Residual blocks of the tower at each resolution."""
+    """Residual blocks of a residual trunk at each resolution."""
     tower_width: int = 192
     """Width of an image token."""
     image_tokens: int = 6
@@ -33,7 +35,13 @@ class MiniConfig:
     """Images in one step."""
     vision_rate: float = 2e-3
     """Peak learning rate, reached after a short warm-up and followed by a cosine to zero."""
-    vision_reuse: float = 2.0
+    vision_frozen: int = 3
+    """First blocks of a published trunk that keep their weights; they see edges and blots, and cost the most."""
+    vision_trunk_rate: float = 0.5
+    """Learning rate of the rest of a published trunk, as a share of that of the readout."""
+    vision_smoothing: float = 0.05
+    """Label smoothing: some wild cards cannot be read."""
+    vision_reuse: float = 4.0
     """How often a render is seen on average."""
     shard: int = 2048
     """Images rendered at a time."""
@@ -117,7 +125,8 @@ _DEPENDS = (
 """Beginnings of the fields that each stage adds to what its checkpoint depends on."""
 
 TINY = MiniConfig(
-    threads=1, image_size=32, tower_widths=(8, 8, 16, 16), tower_blocks=(0, 0, 0, 0), tower_width=16,
+    threads=1, image_size=32,
+    tower_trunk="residual", tower_widths=(8, 8, 16, 16), tower_blocks=(0, 0, 0, 0), tower_width=16,
     vision_steps=6, vision_batch=8, shard=32, window=2, held_out=16, vision_gate=0.0,
     text_width=64, text_layers=1, text_heads=2, text_inner=64, language_images=48, language_steps=6,
     language_batch=4, drill_batch=4,

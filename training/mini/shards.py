@@ -25,31 +25,40 @@ Shard = tuple[np.ndarray, np.ndarray]
 """Images (n, S, S, 3) uint8 and attributes (n, 5) int64 in the order of ATTRIBUTES."""
 
 
-def view(purpose: Purpose, seed: int, index: int, image_size: int) -> tuple[np.ndarray, list[int]]:
+WILD = 0.78
+"""Share of wild cards among the cards of a training stream."""
+
+
+def view(purpose: Purpose, seed: int, index: int, image_size: int, wild: float = WILD) -> tuple[np.ndarray, list[int]]:
     """Image `index` of a stream as the tower sees it, (S, S, 3) uint8, with its attributes.
 
-    Some are drawn larger, stored as JPEG and scaled down, as users' images are.
+    `wild` is the share of the cards that `training.world.wild` draws; the rest are clean, and some of those are drawn
+    larger, stored as JPEG and scaled down, as users' images are.
     """
     at = image_seed(purpose, seed, index)
     rng = np.random.default_rng([at, 1])
-    kind: Kind = "cards" if rng.random() < 0.65 else "fruit"
+    kind: Kind = "cards" if rng.random() < 0.75 else "fruit"
     large = rng.random() < 0.2
-    picture, labels = render(kind, at, int(rng.choice([192, 208, 224])) if large else image_size)
-    if rng.random() < 0.4:
-        quality = int(rng.integers(55, 96) if large else rng.integers(75, 96))
-        buffer = io.BytesIO()
-        picture.save(buffer, "JPEG", quality=quality)
-        picture = Image.open(buffer)
+    quality = int(rng.integers(55, 96) if large else rng.integers(75, 96)) if rng.random() < 0.4 else None
+    side = int(rng.choice([192, 208, 224])) if large else image_size
+    if kind == "cards" and rng.random() < wild:
+        picture, labels = render(kind, at, image_size, wild=True)
+    else:
+        picture, labels = render(kind, at, side)
+        if quality is not None:
+            buffer = io.BytesIO()
+            picture.save(buffer, "JPEG", quality=quality)
+            picture = Image.open(buffer)
     told = {"kind": kind, **labels}
     return to_pixels(picture, image_size), [names.index(told.get(name, "none")) for name, names in ATTRIBUTES.items()]
 
 
-def views(purpose: Purpose, seed: int, start: int, count: int, image_size: int) -> Shard:
-    """`count` images of a stream from `start` on."""
+def views(purpose: Purpose, seed: int, start: int, count: int, image_size: int, wild: float = WILD) -> Shard:
+    """`count` images of a stream from `start` on; see `view`."""
     images = np.empty((count, image_size, image_size, 3), np.uint8)
     attributes = np.empty((count, len(ATTRIBUTES)), np.int64)
     for i in range(count):
-        images[i], attributes[i] = view(purpose, seed, start + i, image_size)
+        images[i], attributes[i] = view(purpose, seed, start + i, image_size, wild)
     return images, attributes
 
 
