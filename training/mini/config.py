@@ -29,11 +29,11 @@ class MiniConfig:
     image_tokens: int = 6
     """Tokens an image becomes."""
 
-    vision_steps: int = 2_600
+    vision_steps: int = 2_400
     """Optimiser steps of the vision stage."""
     vision_batch: int = 64
     """Images in one step."""
-    vision_rate: float = 2e-3
+    vision_rate: float = 1.5e-3
     """Peak learning rate, reached after a short warm-up and followed by a cosine to zero."""
     vision_frozen: int = 3
     """First blocks of a published trunk that keep their weights; they see edges and blots, and cost the most."""
@@ -41,7 +41,7 @@ class MiniConfig:
     """Learning rate of the rest of a published trunk, as a share of that of the readout."""
     vision_smoothing: float = 0.05
     """Label smoothing: some wild cards cannot be read."""
-    vision_reuse: float = 4.0
+    vision_reuse: float = 3.0
     """How often a render is seen on average."""
     shard: int = 2048
     """Images rendered at a time."""

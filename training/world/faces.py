@@ -16,6 +16,8 @@ from training.world.shapes import Point, turned
 Color = tuple[int, int, int]
 Box = tuple[int, int, int, int]
 
+_COURTS = RANKS[10:]
+
 
 def draw_face(suit: str, rank: str, height: int, rng: np.random.Generator) -> tuple[Image.Image, Design]:
     """A card (RGB, about 0.7 as wide as high) and the design it follows."""
@@ -116,13 +118,13 @@ class _Pen:
                 self.picture()
             if chance < 0.9:
                 self.great_pip()
-        elif chance < 0.74:
-            if chance < 0.10:
+        elif chance < 0.72:
+            if chance < 0.08:
                 self.picture()
             self.pips()
-        elif chance < 0.90:
+        elif chance < 0.92:
             self.picture()
-        elif chance < 0.96:
+        elif chance < 0.97:
             self.great_pip()
 
     def pips(self) -> None:
@@ -171,7 +173,9 @@ class _Pen:
         rng, (w, h) = self.rng, self.face.size
         x, y = float(rng.uniform(0.06, 0.22)), float(rng.uniform(0.03, 0.14))
         box = (round(x * w), round(y * h), round((1 - x) * w), round((1 - y) * h))
-        drawn = recolored(court(self.rank, int(rng.integers(COURTS))), self.look.ink, self.look.paper, rng)
+        # Half the figures belong to any rank: what decks agree on is the index.
+        rank = self.rank if rng.random() < 0.5 else _COURTS[int(rng.integers(3))]
+        drawn = recolored(court(rank, int(rng.integers(COURTS))), self.look.ink, self.look.paper, rng)
         if rng.random() < 0.5:
             drawn = ImageOps.mirror(drawn)
         wide, high = box[2] - box[0], box[3] - box[1]
@@ -199,8 +203,11 @@ class _Pen:
         rng, (w, h) = self.rng, self.face.size
         x, y = float(rng.uniform(0.0, 0.28)), float(rng.uniform(0.0, 0.28))
         box = (round(x * w), round(y * h), round((1 - x) * w), round((1 - y) * h))
-        drawn = recolored(illustration(int(rng.integers(ILLUSTRATIONS))), self.look.ink, self.look.paper, rng)
-        whole = drawn.resize((box[2] - box[0], box[3] - box[1]))
+        if rng.random() < 0.25:
+            drawn = court(_COURTS[int(rng.integers(3))], int(rng.integers(COURTS)))
+        else:
+            drawn = illustration(int(rng.integers(ILLUSTRATIONS)))
+        whole = recolored(drawn, self.look.ink, self.look.paper, rng).resize((box[2] - box[0], box[3] - box[1]))
         if x < 0.12:
             # Under the indices a picture is faint, or nobody could read them.
             whole = Image.blend(whole, Image.new("RGB", whole.size, self.look.paper), float(rng.uniform(0.4, 0.85)))
