@@ -49,7 +49,7 @@ bench: $(VENV)/.dev  ## every figure of docs/benchmarks.md and its plots, about 
 	$(BIN)/python -m benchmarks.search --json build/bench/search.json
 	$(BIN)/python -m benchmarks.report
 
-mini: $(VENV)/.dev  ## train partita-mini from nothing, stage by stage; goes on where it was stopped
+mini: $(VENV)/.dev  ## train partita-mini, stage by stage; goes on where it was stopped
 	$(BIN)/python -m training.mini --out runs/mini
 
 clean:

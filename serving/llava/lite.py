@@ -53,7 +53,8 @@ class _Inverted(nn.Module):
         self.skips = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.body(x) if self.skips else self.body(x)
+        y: Tensor = self.body(x)
+        return x + y if self.skips else y
 
 
 class EfficientNetLite0(nn.Module):

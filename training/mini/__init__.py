@@ -1,4 +1,4 @@
-"""partita-mini, the built-in model, made from nothing: vision tower, language model, embedding head.
+"""partita-mini, the built-in model, and how it is made: vision tower, language model, embedding head.
 
     python -m training.mini --out runs/mini
 

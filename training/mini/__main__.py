@@ -1,9 +1,8 @@
 """python -m training.mini --out runs/mini [--stage vision|language|head|export|evaluate] [--weights FOLDER]
 [--photos FOLDER]
 
-Makes partita-mini from nothing; a killed run goes on where it was. Imports torch only inside main, because the
-render workers import this
-module again.
+Makes partita-mini; a killed run goes on where it was. Imports torch only inside main, because the render workers
+import this module again.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ class StageError(Exception):
 def main(arguments: list[str] | None = None) -> int:
     """Run the stages; the exit code (0 done, 1 a gate was missed, 2 wrong use, 3 interrupted)."""
     parser = argparse.ArgumentParser(
-        prog="python -m training.mini", description="Make the built-in model from nothing."
+        prog="python -m training.mini", description="Make the built-in model, stage by stage."
     )
     parser.add_argument("--out", type=Path, default=Path("runs/mini"), help="folder for checkpoints and caches")
     parser.add_argument("--stage", choices=STAGES, help="run this stage only; the earlier ones must be done")

@@ -8,6 +8,7 @@ from typing import Any
 
 from training.mini.config import MiniConfig
 from training.mini.conversations import CRITERIA
+from training.mini.pretrained import PACKAGE
 from training.mini.shards import ATTRIBUTES
 
 
@@ -46,7 +47,7 @@ def _card(config: MiniConfig, folder: Path, metrics: dict[str, Any]) -> str:
     )
     return f"""# partita-mini
 
-A small LLaVA-Qwen2 ({metrics["parameters"]:,} parameters, {size:.1f} MB) made from nothing by `make mini`
+A small LLaVA-Qwen2 ({metrics["parameters"]:,} parameters, {size:.1f} MB) made by `make mini`
 (`python -m training.mini`). It describes an image under a criterion, says whether a candidate belongs with the
 representatives of a cluster, whether two clusters are one, and embeds a description (METHOD 2). It ships with Partita
 so that everything works without a download or an account.
@@ -95,9 +96,8 @@ other work:
   cards, most of them: a design of its own for each, with drawn pips, inks, papers, frames, figures and pictures, in
   Pillow's font and those of matplotlib, as scans stretched to a square, crops, or photographs in perspective. Fruit:
   12 variants of each species and colour. Backgrounds, light, blur, noise, JPEG; every render is seen about
-  {config.vision_reuse:.0f} times, moved, stretched and lit otherwise. Seed {config.seed}. No other data, no pretrained
-  weights.
-- **Vision tower**: residual convolutions, {config.image_size} x {config.image_size} pixels, read out by
+  {config.vision_reuse:.0f} times, moved, stretched and lit otherwise. Seed {config.seed}. No other data.
+- **Vision tower**: {_trunk(config)}, {config.image_size} x {config.image_size} pixels, read out by
   {config.image_tokens} learned queries into {config.image_tokens} tokens; trained to name attributes,
   {config.vision_steps:,} steps of {config.vision_batch}.
 - **Language model**: Qwen2, {config.text_layers} layers of {config.text_width}, byte-level BPE vocabulary of its own;
@@ -107,9 +107,18 @@ other work:
   one, {config.paraphrase_share:.0%} of all a reworded instruction. 1 to 4 representatives a side; more is untested.
 - **Embedding head**: bias-free LayerNorm and a projection to {config.embedding_width}, at the state of `<embedding>`;
   everything else frozen; BCE over all pairs of a batch.
-- The lengths of the vision and language stages were changed while they ran (from 12,500 and 1,600 steps), so the
-  learning rate of these weights fell a little differently from what the same command gives anew.
+- The vision stage was shortened from 2,400 steps within its first hundred, so the learning rate of these weights rose
+  a little differently from what the same command gives anew.
 - Stored in bfloat16 (batch norm and head in float32), computed in float32. Decoding is greedy at every temperature.
 
-Licence: Apache-2.0, as the code.
+Licence: Apache-2.0, as the code{" and the published weights" if config.tower_trunk != "residual" else ""}.
 """
+
+
+def _trunk(config: MiniConfig) -> str:
+    if config.tower_trunk == "residual":
+        return "residual convolutions from nothing"
+    return (
+        f"EfficientNet-Lite0 (arXiv 1905.11946) from published ImageNet weights\n"
+        f"  (`{PACKAGE}`, Apache-2.0), its first {config.vision_frozen} blocks left as they were"
+    )
