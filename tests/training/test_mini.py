@@ -13,9 +13,9 @@ from safetensors.torch import load_file
 from agents.conclusions import Conclusion, read_conclusions
 from agents.prompt_sets import shipped_set
 from serving.llava import LlavaQwen2
+from serving.llava.lite import BLOCKS, COARSE, FINE, EfficientNetLite0
 from training.checkpoint import CheckpointError
 from training.mini.__main__ import STAGES, StageError, main, run_stages
-from serving.llava.lite import BLOCKS, COARSE, FINE, EfficientNetLite0
 from training.mini.augment import augmented
 from training.mini.config import TINY, MiniConfig
 from training.mini.conversations import (
@@ -28,8 +28,8 @@ from training.mini.head import embedding_states, graph_quality
 from training.mini.language import Lesson, Seen, embedding_prompt, look, vocabulary
 from training.mini.pretrained import PretrainedMissing, efficientnet_lite0
 from training.mini.shards import ATTRIBUTES, views
-from training.replies import NOTHING, common_value, membership_reply, merge_reply
 from training.mini.vision import measure_photos, measure_vision, new_tower, train_vision
+from training.replies import NOTHING, common_value, membership_reply, merge_reply
 from training.world import Purpose, image_seed, render
 
 

@@ -49,8 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     given = parser.parse_args(arguments)
     config = replace(TINY if given.tiny else MiniConfig(), threads=given.threads)
-    from training.checkpoint import CheckpointError
     from storage.errors import PartitaError
+    from training.checkpoint import CheckpointError
 
     try:
         run_stages(config, given.out, (given.stage,) if given.stage else STAGES, given.weights, given.photos)

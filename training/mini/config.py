@@ -29,7 +29,7 @@ class MiniConfig:
     image_tokens: int = 6
     """Tokens an image becomes."""
 
-    vision_steps: int = 1_600
+    vision_steps: int = 1_200
     """Optimiser steps of the vision stage."""
     vision_batch: int = 64
     """Images in one step."""

@@ -24,7 +24,6 @@ from training.mini.config import MiniConfig
 from training.mini.pretrained import efficientnet_lite0
 from training.mini.shards import ATTRIBUTES, Shard, ShardStream, views
 from training.rate import rate_at
-
 from training.world import RANKS, SUITS, Purpose
 
 Report = Callable[[int, int, str], None]
