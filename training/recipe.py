@@ -59,6 +59,8 @@ class Recipe(BaseModel):
 
     rank: int = Field(default=64, ge=0)
     """Of LoRA; 0 trains the whole network, the vision tower too."""
+    still: int = Field(default=3, ge=0)
+    """Blocks of partita-mini's vision tower, the first ones, that stay as they are: half of the time is saved."""
     alpha: float = Field(default=16, gt=0)
     dropout: float = Field(default=0.05, ge=0, lt=1)
     precision: Literal["auto", "float32", "bfloat16"] = "auto"

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from serving.llava.checkpoint import Checkpoint, read_checkpoint, read_unmerged
+from serving.llava.lite import EfficientNetLite0
 from serving.llava.network import Network
 from serving.llava.tower import TowerConfig
 from storage.errors import UsageError
@@ -33,6 +34,8 @@ class Trainable:
     """peft's model around the network; None where the whole network is trained."""
     base: Path | None = None
     """The folder that LoRA is over."""
+    still: tuple[nn.Module, ...] = ()
+    """Parts of the vision tower that stay as they are although the rest is trained."""
 
     @property
     def network(self) -> Network:
@@ -66,6 +69,8 @@ class Trainable:
         self.checkpoint.head.train(on)
         if self.adapter is not None:
             self.network.model.vision_tower.train(False)
+        for part in self.still:
+            part.train(False)
 
     def _named(self) -> Iterator[tuple[str, nn.Parameter]]:
         for name, parameter in self.network.named_parameters():
@@ -92,9 +97,11 @@ def read_trainable(base: Path, recipe: Recipe, bfloat16: bool) -> Trainable:
         made = _continued(base, recipe, frozen)
     else:
         read = read_checkpoint(base, dtype=frozen, seed=recipe.seed)
-        made = _under_lora(read, base, recipe) if recipe.rank else Trainable(read)
+        made = _under_lora(read, base, recipe) if recipe.rank else Trainable(read, still=_first(read, recipe.still))
     if made.adapter is None:
         made.network.requires_grad_(True)
+        for part in made.still:
+            part.requires_grad_(False)
     made.checkpoint.head.requires_grad_(True)
     for parameter in made.parameters().values():
         parameter.data = parameter.data.float()
@@ -108,6 +115,12 @@ def read_trainable(base: Path, recipe: Recipe, bfloat16: bool) -> Trainable:
         tower: Any = made.network.model.vision_tower
         tower.to(memory_format=torch.channels_last)
     return made
+
+
+def _first(read: Checkpoint, blocks: int) -> tuple[nn.Module, ...]:
+    """The first blocks of a published trunk, which see edges and spots whatever the collection."""
+    trunk = getattr(read.network.model.vision_tower, "trunk", None)
+    return tuple(trunk.first(blocks)) if isinstance(trunk, EfficientNetLite0) and blocks else ()
 
 
 def _under_lora(read: Checkpoint, base: Path, recipe: Recipe) -> Trainable:

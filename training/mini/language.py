@@ -21,7 +21,7 @@ from serving.llava.tower import Tower
 from training.checkpoint import load_checkpoint, save_checkpoint
 from training.mini.config import MiniConfig
 from training.mini.conversations import CRITERIA, Conversations, Sample, any_words
-from training.mini.shards import ATTRIBUTES, ShardStream
+from training.mini.shards import ATTRIBUTES, ShardStream, views
 from training.mini.vision import AttributeHeads, Report, new_tower
 from training.rate import rate_at
 from training.replies import NOTHING
@@ -56,9 +56,11 @@ def look(tower: Tower, images: np.ndarray) -> Tensor:
 
 
 def seen_images(tower: Tower, config: MiniConfig, out: Path, report: Report) -> tuple[Seen, Seen]:
-    """Training and held-out images (the last tenth, at most config.held_out) of the language stream, looked at once."""
+    """Training images of the language stream and, after them, held-out ones (a tenth, at most config.held_out), looked
+    at once. Those held out are clean: of a wild card nobody may be able to tell the rank."""
     path = out / "features.npz"
-    total = config.language_images
+    held = min(config.held_out, config.language_images // 10)
+    total = config.language_images - held
     if not path.exists():
         features: list[Tensor] = []
         attributes: list[np.ndarray] = []
@@ -68,20 +70,21 @@ def seen_images(tower: Tower, config: MiniConfig, out: Path, report: Report) -> 
         ) as stream:
             for number in range(-(-total // size)):
                 images, told = stream.get(number)
-                features.append(look(tower, images))
-                attributes.append(told)
+                kept = min(size, total - number * size)
+                features.append(look(tower, images[:kept]))
+                attributes.append(told[:kept])
                 stream.drop(number)
-                report(min(total, (number + 1) * size), total, "looking at images")
+                report(number * size + kept, config.language_images, "looking at images")
+        images, told = views(Purpose.LANGUAGE, config.seed, 2 * config.language_images, held, config.image_size, wild=0)
+        features.append(look(tower, images))
+        attributes.append(told)
         draft = path.with_suffix(".draft")
         with draft.open("wb") as file:
-            np.savez(
-                file, features=torch.cat(features)[:total].half().numpy(), attributes=np.concatenate(attributes)[:total]
-            )
+            np.savez(file, features=torch.cat(features).half().numpy(), attributes=np.concatenate(attributes))
         draft.replace(path)
     with np.load(path) as file:
         whole = Seen(torch.from_numpy(file["features"].astype(np.float32)), file["attributes"])
-    split = total - min(config.held_out, total // 10)
-    return whole.part(0, split), whole.part(split, None)
+    return whole.part(0, total), whole.part(total, None)
 
 
 def vocabulary(config: MiniConfig, out: Path) -> Vocabulary:
