@@ -5,7 +5,8 @@ Started by `accelerate launch -m partita train …`; with one process there is n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ class Crew:
 
     def __init__(self, learner: Learner) -> None:
         self._learner = learner
+        self._busy = False
         self.notes: dict[str, Any] = learner.notes
 
     @property
@@ -38,47 +40,56 @@ class Crew:
         return self._learner.beta
 
     def describe(self, questions: Sequence[Question]) -> list[str]:
-        self._announce("describe", questions)
-        return self._learner.describe(questions)
+        with self._together("describe", questions):
+            return self._learner.describe(questions)
 
     def reply(self, questions: Sequence[Question]) -> list[str]:
-        self._announce("reply", questions)
-        return self._learner.reply(questions)
+        with self._together("reply", questions):
+            return self._learner.reply(questions)
 
     def embed(self, questions: Sequence[Question], descriptions: Sequence[str]) -> np.ndarray:
-        self._announce("embed", questions, descriptions)
-        return self._learner.embed(questions, descriptions)
+        with self._together("embed", questions, descriptions):
+            return self._learner.embed(questions, descriptions)
 
     def train_epoch(self, units: Sequence[Unit], report: Report) -> dict[str, float]:
-        self._announce("train_epoch", units)
-        return self._learner.train_epoch(units, report)
+        with self._together("train_epoch", units):
+            return self._learner.train_epoch(units, report)
 
     def evaluate(self, units: Sequence[Unit]) -> dict[str, float]:
-        self._announce("evaluate", units)
-        return self._learner.evaluate(units)
+        with self._together("evaluate", units):
+            return self._learner.evaluate(units)
 
     def save(self, tag: str) -> None:
-        self._announce("save", None, tag)
-        self._learner.save(None, tag)
+        with self._together("save", None, tag):
+            self._learner.save(None, tag)
 
     def keep(self) -> None:
         """Only the leading process writes a state."""
         self._learner.keep()
 
     def dismiss(self) -> None:
-        """Send the others home."""
-        self._announce("")
+        """Send the others home. Those that are in the middle of work that we have left end with us: their launcher
+        sees to it."""
+        if not self._busy:
+            self._announce("")
 
     def follow(self) -> None:
         """Do what the leading process announces until it sends us home."""
-        while (order := self._heard([None]))[0]:
+        while (order := self._heard())[0]:
             name, *given = order
             getattr(self._learner, name)(*given)
+
+    @contextmanager
+    def _together(self, *order: object) -> Iterator[None]:
+        self._announce(*order)
+        self._busy = True
+        yield
+        self._busy = False
 
     def _announce(self, *order: object) -> None:
         if self._learner.processes > 1:
             broadcast_object_list([list(order)])
 
-    def _heard(self, place: list[Any]) -> list[Any]:
-        heard: list[Any] = broadcast_object_list(place)[0]
+    def _heard(self) -> list[Any]:
+        heard: list[Any] = broadcast_object_list([None])[0]
         return heard

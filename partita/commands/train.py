@@ -94,7 +94,7 @@ def command(what: Any, collection: Path | None, criterion: str | None, teacher: 
         return
     say = output()
     measured = ", ".join(f"{name} {value:.3f}" for name, value in outcome.measured.items())
-    say.print(f"{outcome.epochs} epochs, the best was the {outcome.best}.: {measured}", highlight=False)
+    say.print(f"best of {outcome.epochs} epochs: {outcome.best}, with {measured}", highlight=False, soft_wrap=True)
     say.print(f"model: {out}\ncurves: {out}/training/curves.png", highlight=False)
     say.print(f"use it: partita run COLLECTION --by {shlex.quote(criterion)} --model {out}", highlight=False)
 
