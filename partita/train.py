@@ -17,6 +17,7 @@ from partita.keys import Keys
 from partita.prices import FREE
 from partita.result import AS_BEFORE
 from partita.running import Limits, scanned, until_stopped
+from partita.settings import EMBEDDED
 from partita.teaching import teaching
 from partita.watch import Watch
 from serving.images import encode_image
@@ -58,6 +59,11 @@ class Order:
     asking: dict[str, Any] = field(default_factory=dict)
     """``concurrency`` and ``request_timeout``."""
 
+    @property
+    def asks_a_model(self) -> bool:
+        """Whether a model teaches, and not labels."""
+        return self.teacher == EMBEDDED or "://" in self.teacher
+
 
 async def train(
     db: Database,
@@ -95,7 +101,7 @@ async def train(
     items = {item.content_hash: item for item in found.items}
     about = read_about(base)
     by_criteria = (criterion_name(criterion),) if about.criteria else ()
-    supervised = "://" not in order.teacher or SUPERVISED in about.name
+    supervised = not order.asks_a_model or SUPERVISED in about.name
     name = order.out.resolve().name + (f"-{SUPERVISED}" if supervised else "")
     make = partial(Learner, base, order.recipe, order.out, partial(picture, items), name=name, criteria=by_criteria)
     crew = Crew(await asyncio.to_thread(make))
@@ -134,7 +140,7 @@ async def train(
 def foresee(order: Order, found: Collection, limits: Limits, had: Mapping[str, int] | None = None) -> TeachingEstimate:
     """What the teacher is expected to be asked; `had` is what its session has already, by kind. Asks nobody."""
     prompts = choose_prompt_set(order.criterion.strip(), order.prompts)
-    price = limits.prices.of(order.teacher_model or "", endpoint=order.teacher) if "://" in order.teacher else FREE
+    price = limits.prices.of(order.teacher_model or "", endpoint=order.teacher) if order.asks_a_model else FREE
     return expected_teaching(found, prompts, order.recipe, order.what, price=price, had=had)
 
 
@@ -188,7 +194,7 @@ def _begin(folder: Path, order: Order, prompts: str, base: Path) -> None:
         "collection": str(order.collection.resolve()),
         "criterion": order.criterion,
         "prompts": prompts,
-        "teacher": order.teacher if "://" in order.teacher else str(Path(order.teacher).resolve()),
+        "teacher": order.teacher if order.asks_a_model else str(Path(order.teacher).resolve()),
         "column": order.column,
         "teacher_model": order.teacher_model,
         "base": str(base),
