@@ -94,9 +94,14 @@ async def train(
     folder = order.out / "training"
     base = base_folder(order.base)
     _begin(folder, order, prompts.hash, base)
-    from training.course import FEWEST, Course, Watcher
-    from training.crew import Crew
-    from training.learner import Learner
+    try:
+        import tensorboard  # noqa: F401 - the curves go there; better told now than after the first epoch
+
+        from training.course import FEWEST, Course, Watcher
+        from training.crew import Crew
+        from training.learner import Learner
+    except ImportError as error:
+        raise UsageError(f"training needs {error.name}: pip install 'partita[train]'") from None
 
     items = {item.content_hash: item for item in found.items}
     about = read_about(base)
