@@ -36,8 +36,8 @@ LOSSES = ("caption", "alike", "assessment")
 ANSWERED = 192
 """Assessments that the model concludes by itself, at most, when an epoch is measured."""
 FEWEST = 4
-MOST = 2000
-"""Items held out at least, and at most: all of their pairs are looked at once."""
+MOST = 256
+"""Items held out at least, and at most: they are looked at after every epoch."""
 _AT_ONCE = 64
 """Items looked at between two looks at whether to stop."""
 

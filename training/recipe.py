@@ -78,7 +78,7 @@ class Recipe(BaseModel):
 SMALL: Mapping[str, Any] = {
     "epochs": 16, "nodes": 256, "merges": 64, "patience": 8, "micro_batch": 32, "rate": 5e-4, "weight_decay": 0.02,
     "emphasis": 4.0, "rank": 0,
-    "gradient_checkpointing": False, "augment": True, "pool": 2048, "checkpoint_seconds": 60,
+    "gradient_checkpointing": False, "augment": True, "pool": 512, "checkpoint_seconds": 60,
 }  # fmt: skip
 """What differs for partita-mini, which is small enough to be trained whole on a CPU."""
 
