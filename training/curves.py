@@ -7,10 +7,13 @@ items, `{"held_out": {...}, "step", "epoch", "best"}`.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+
+from storage.errors import UsageError
 
 _LOSSES = ("caption", "alike", "assessment")
 _BETWEEN = 0.9
@@ -20,21 +23,27 @@ _BETWEEN = 0.9
 class Curves:
     """Writes the curves of a training into a folder. One process does."""
 
-    def __init__(self, folder: Path, step: int = 0) -> None:
-        """Go on after `step` steps: what an earlier run told of later ones, before it was killed, is taken back.
+    def __init__(self, folder: Path, step: int = 0, epochs: int = 0) -> None:
+        """Go on after `step` steps and `epochs` measured epochs: what an earlier run told of later ones, before it was
+        killed, is taken back.
 
-        Raises OSError.
+        Raises UsageError, as all that writes here, where it can't be written.
         """
         from torch.utils.tensorboard import SummaryWriter
 
         self._folder, self._log = folder, folder / "log.jsonl"
-        folder.mkdir(parents=True, exist_ok=True)
-        kept = [line for line in read_log(self._log) if line["step"] <= step]
-        draft = self._log.with_suffix(".draft")
-        draft.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
-        draft.replace(self._log)
-        made: Any = SummaryWriter
-        self._board = made(str(folder / "tensorboard"), purge_step=step + 1)
+        with _writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            kept = [
+                line
+                for line in read_log(self._log)
+                if (line["epoch"] < epochs if "held_out" in line else line["step"] <= step)
+            ]
+            draft = self._log.with_suffix(".draft")
+            draft.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+            draft.replace(self._log)
+            made: Any = SummaryWriter
+            self._board = made(str(folder / "tensorboard"), purge_step=step + 1)
 
     def __enter__(self) -> Curves:
         return self
@@ -44,25 +53,38 @@ class Curves:
 
     def step(self, step: int, epoch: int, measured: Mapping[str, float]) -> None:
         """One step of the optimiser: `step` counts from 1, `epoch` from 0."""
-        self._tell({"step": step, "epoch": epoch, **measured})
-        for name, value in measured.items():
-            self._board.add_scalar(f"training/{name}", value, step)
+        append(self._log, {"step": step, "epoch": epoch, **measured})
+        with _writing(self._folder):
+            for name, value in measured.items():
+                self._board.add_scalar(f"training/{name}", value, step)
 
     def epoch(self, step: int, epoch: int, measured: Mapping[str, float], best: bool) -> None:
         """An epoch as measured on held-out items after `step` steps; `best`: no earlier one was better."""
-        self._tell({"held_out": dict(measured), "step": step, "epoch": epoch, "best": best})
-        for name, value in measured.items():
-            self._board.add_scalar(f"held out/{name}", value, step)
-        self._board.flush()
-        draw(self._log, self._folder / "curves.png")
+        append(self._log, {"held_out": dict(measured), "step": step, "epoch": epoch, "best": best})
+        with _writing(self._folder):
+            for name, value in measured.items():
+                self._board.add_scalar(f"held out/{name}", value, step)
+            self._board.flush()
+            draw(self._log, self._folder / "curves.png")
 
     def close(self) -> None:
         """Nothing more is told."""
         self._board.close()
 
-    def _tell(self, line: Mapping[str, Any]) -> None:
-        with self._log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+
+def append(path: Path, line: Mapping[str, Any]) -> None:
+    """Put a line of JSON to the end of a file. Raises UsageError where it can't be written."""
+    with _writing(path.parent), path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or error
+        raise UsageError(f"{folder} can't be written ({why}): make room, and run the same command again") from None
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:

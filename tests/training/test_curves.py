@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from training.curves import Curves, read_log
+from storage.errors import UsageError
+from training.curves import Curves, append, read_log
 
 
 def told(curves: Curves, first: int, last: int) -> None:
@@ -47,3 +49,20 @@ def test_steps_that_are_done_again_are_told_once(tmp_path: Path) -> None:
     board = EventAccumulator(str(tmp_path / "tensorboard"))
     board.Reload()
     assert [event.step for event in board.Scalars("training/rate")] == list(range(1, 41))
+
+
+def test_an_epoch_that_is_measured_again_is_told_once(tmp_path: Path) -> None:
+    with Curves(tmp_path) as curves:
+        told(curves, 1, 21)
+    # Killed when the second epoch was told of, and not yet counted among those measured.
+    with Curves(tmp_path, step=20, epochs=1) as curves:
+        curves.epoch(20, 1, {"auc": 0.9}, best=True)
+    lines = read_log(tmp_path / "log.jsonl")
+    assert [line["epoch"] for line in lines if "held_out" in line] == [0, 1]
+    assert [line["step"] for line in lines if "held_out" not in line] == list(range(1, 21))
+
+
+def test_what_cannot_be_written_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").mkdir()
+    with pytest.raises(UsageError, match="make room, and run the same command again"):
+        append(tmp_path / "log.jsonl", {})
