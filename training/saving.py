@@ -44,6 +44,8 @@ def save(trained: Trainable, folder: Path, about: About) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         complete(folder)
+        for left in folder.glob(".draft-*"):  # by a kill
+            shutil.rmtree(left, ignore_errors=True)
         draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=folder))
         try:
             _write(trained, draft, folder, about)
@@ -60,7 +62,7 @@ def save(trained: Trainable, folder: Path, about: About) -> None:
 
 
 def complete(folder: Path) -> None:
-    """Have a draft that is whole take its place; nothing where there is none. What a kill left unfinished goes.
+    """Have a draft that is whole take its place; nothing where there is none. One that is not may be somebody's work.
 
     Raises OSError.
     """
@@ -70,8 +72,6 @@ def complete(folder: Path) -> None:
             path.replace(folder / path.name)
         _settle(folder)
         ready.rmdir()
-    for draft in folder.glob(".draft-*"):
-        shutil.rmtree(draft, ignore_errors=True)
 
 
 def write_parts(

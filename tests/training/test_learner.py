@@ -334,8 +334,10 @@ def test_a_draft_that_is_whole_takes_its_place_at_the_next_start(base: Path, tmp
     (tmp_path / ".ready").mkdir()
     (tmp_path / "partita.json").rename(tmp_path / ".ready" / "partita.json")
     (tmp_path / ".draft-dead").mkdir()
-    Learner(base, RECIPE, tmp_path, image)
-    assert (tmp_path / "partita.json").is_file()
+    learner = Learner(base, RECIPE, tmp_path, image)
+    assert (tmp_path / "partita.json").is_file() and not (tmp_path / ".ready").exists()
+    assert (tmp_path / ".draft-dead").exists()  # another process might be writing it
+    learner.save()
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
