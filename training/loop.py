@@ -25,7 +25,7 @@ from training.samples import Pair, Sample, Unit
 
 Report = Callable[[int, int, Mapping[str, float]], None]
 """Called after every step with (steps done in the epoch, steps of the epoch, what the step measured)."""
-_SETTLED = "lower `rate`, or look at the labels"
+_SETTLED = "train with a lower `rate` in another --out, or look at the labels"
 _STEEPEST = math.log(100) - 1e-5
 """Of logit_scale: β is at most 100 (METHOD 2), and where it is cut off nothing would lead it back."""
 
@@ -139,7 +139,9 @@ class Loop:
         words, alike = told.tolist()
         if not (math.isfinite(words) and math.isfinite(alike)):
             raise UsageError(f"the loss of step {step + 1} is no number: {_SETTLED}")
-        nn.utils.clip_grad_norm_(self._trained, self._recipe.clip)
+        norm = nn.utils.clip_grad_norm_(self._trained, self._recipe.clip)
+        if not math.isfinite(float(norm)):  # the weights are as they were
+            raise UsageError(f"the gradient of step {step + 1} is no number: {_SETTLED}")
         self.optimizer.step()
         with torch.no_grad():
             self._scale.clamp_(max=_STEEPEST)
