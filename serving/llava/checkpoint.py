@@ -116,7 +116,10 @@ def _readable(folder: Path) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         missing = Path(str(error.filename or error)).name
-        raise UsageError(f"{folder} holds no model that can be read: {missing} is missing") from None
+        way_out = (
+            "; a training there has a model when its first epoch is done" if (folder / "training").is_dir() else ""
+        )
+        raise UsageError(f"{folder} holds no model that can be read: {missing} is missing{way_out}") from None
     except (SafetensorError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"the model in {folder} is damaged ({error}): copy or export it again") from None
     # What transformers and torch make of settings and weights that do not belong together.
