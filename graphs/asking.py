@@ -84,6 +84,8 @@ class Progress:
     """Clusters found so far, where the policy tells."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Time spent in each stage by this process."""
+    part: str = ""
+    """What the stage is a part of, where stages come again and again: ``epoch 3``."""
 
 
 class Asker:

@@ -110,7 +110,7 @@ async def teaching(
     watch, limits = watch or Watch(), limits or Limits()
     given = {name: value for name, value in (settings or {}).items() if value is not None}
     async with AsyncExitStack() as stack:
-        if teacher == EMBEDDED or re.match(r"https?://", teacher):
+        if is_model(teacher):
             parameters = make_parameters(given | {"endpoint": teacher, "model": model})
             check_built_in(parameters, criterion)
             check_kind(parameters, found)
@@ -162,6 +162,11 @@ async def teaching(
         finally:
             said = None if why is None else str(why) or type(why).__name__
             update_session(db, record.id, status=status_after(why), why=said)
+
+
+def is_model(teacher: str) -> bool:
+    """Whether a teacher is a model at an endpoint; otherwise it is a CSV with labels."""
+    return teacher == EMBEDDED or re.match(r"https?://", teacher) is not None
 
 
 def session_name(criterion: str, prompt_set: PromptSet, known_by: list[str]) -> str:

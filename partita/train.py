@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,18 +18,18 @@ from partita.keys import Keys
 from partita.prices import FREE
 from partita.result import AS_BEFORE
 from partita.running import Limits, scanned, until_stopped
-from partita.settings import EMBEDDED
-from partita.teaching import teaching
+from partita.teaching import is_model, teaching
 from partita.watch import Watch
 from serving.images import encode_image
-from serving.llava.about import SUPERVISED, read_about, reads_texts
+from serving.llava.about import SUPERVISED, read_about, read_object, reads_texts
 from storage.artefacts import write_file
 from storage.database import Database
-from storage.errors import UsageError
+from storage.errors import CollectionError, UsageError
 from storage.images import opened
-from storage.items import Collection, Item, read_bytes
+from storage.items import Collection, Item, collection_from_rows, read_bytes
 from storage.ledger import tally
-from training.recipe import Recipe, What
+from storage.sessions import load_items
+from training.recipe import FEWEST, MAY_CHANGE, Recipe, What
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 
 BUILT_IN = "partita-mini"
 """How the built-in model is named as a base."""
+ORDER = "order.json"
+"""What a folder holds the training of."""
+_NEEDED = ("torch", "transformers", "accelerate", "peft", "matplotlib", "tensorboard")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +62,6 @@ class Order:
     prompts: str | None = None
     asking: dict[str, Any] = field(default_factory=dict)
     """``concurrency`` and ``request_timeout``."""
-
-    @property
-    def asks_a_model(self) -> bool:
-        """Whether a model teaches, and not labels."""
-        return self.teacher == EMBEDDED or "://" in self.teacher
 
 
 async def train(
@@ -93,20 +92,16 @@ async def train(
         raise UsageError(f"{order.collection} holds texts: models are trained on images here")
     folder = order.out / "training"
     base = base_folder(order.base)
-    _begin(folder, order, prompts.hash, base)
-    try:
-        import tensorboard  # noqa: F401 - the curves go there; better told now than after the first epoch
-
-        from training.course import FEWEST, Course, Watcher
-        from training.crew import Crew
-        from training.learner import Learner
-    except ImportError as error:
-        raise UsageError(f"training needs {error.name}: pip install 'partita[train]'") from None
+    _check_folder(folder, order, prompts.hash, base)
+    _check_installed()
+    from training.course import Course, Watcher
+    from training.crew import Crew
+    from training.learner import Learner
 
     items = {item.content_hash: item for item in found.items}
     about = read_about(base)
     by_criteria = (criterion_name(criterion),) if about.criteria else ()
-    supervised = not order.asks_a_model or SUPERVISED in about.name
+    supervised = not is_model(order.teacher) or SUPERVISED in about.name
     name = order.out.resolve().name + (f"-{SUPERVISED}" if supervised else "")
     make = partial(Learner, base, order.recipe, order.out, partial(picture, items), name=name, criteria=by_criteria)
     crew = Crew(await asyncio.to_thread(make))
@@ -128,13 +123,21 @@ async def train(
                 if watch.on_note:
                     watch.on_note(note)
             teacher = open_session.teacher
-            if len(teacher.hashes) < 2 * FEWEST:
-                raise UsageError(f"{order.collection}: {len(teacher.hashes)} items are too few to train on")
+            there = {item.content_hash for item in open_session.found.items}
+            present = [name for name in teacher.hashes if name in there]
+            if len(present) < 2 * FEWEST:
+                raise UsageError(
+                    f"{order.collection}: {len(present)} items are too few to train on; it takes {2 * FEWEST}"
+                )
             if watch.on_note:
                 told = tally(db, open_session.record)
                 watch.on_note(_in_a_line(foresee(order, open_session.found, limits, told), limits))
+            write_file(folder / ORDER, json.dumps(_told(order, prompts.hash, base), indent=1).encode())
             watcher = Watcher(watch.progress, on_epoch, watch.on_note, check)
-            course = Course(order.what, order.recipe, crew, teacher, folder, watcher)
+            # What an earlier run has used may be gone from the collection.
+            for item in collection_from_rows(order.collection, load_items(db, open_session.record)).items:
+                items.setdefault(item.content_hash, item)
+            course = Course(order.what, order.recipe, crew, teacher, present, folder, watcher)
             outcome: Outcome = await until_stopped(course.run(), teacher.asker, AS_BEFORE, stopped.append)
     finally:
         crew.dismiss()
@@ -145,7 +148,7 @@ async def train(
 def foresee(order: Order, found: Collection, limits: Limits, had: Mapping[str, int] | None = None) -> TeachingEstimate:
     """What the teacher is expected to be asked; `had` is what its session has already, by kind. Asks nobody."""
     prompts = choose_prompt_set(order.criterion.strip(), order.prompts)
-    price = limits.prices.of(order.teacher_model or "", endpoint=order.teacher) if order.asks_a_model else FREE
+    price = limits.prices.of(order.teacher_model or "", endpoint=order.teacher) if is_model(order.teacher) else FREE
     return expected_teaching(found, prompts, order.recipe, order.what, price=price, had=had)
 
 
@@ -187,33 +190,61 @@ def is_small(base: Path) -> bool:
 
 
 def picture(items: dict[str, Item], content_hash: str) -> Image.Image:
-    """An item's image as it reaches a model that is asked: bounded and encoded anew."""
-    with opened(encode_image(read_bytes(items[content_hash]))) as image:
+    """An item's image as it reaches a model that is asked: bounded and encoded anew.
+
+    Raises:
+        CollectionError: its file is gone, or is not the file it was.
+    """
+    item = items[content_hash]
+    try:
+        content = read_bytes(item)
+    except CollectionError:
+        raise CollectionError(
+            f"{item.name}, which this training uses, is gone or has changed: put the file back at {item.path} and run "
+            "the same command again, or train what is there with another --out"
+        ) from None
+    with opened(encode_image(content)) as image:
         return image.convert("RGB")
 
 
-def _begin(folder: Path, order: Order, prompts: str, base: Path) -> None:
-    """Write down what the folder is the training of; the same may go on there, and nothing else."""
-    told = {
+def _check_installed() -> None:
+    if missing := [name for name in _NEEDED if find_spec(name) is None]:
+        raise UsageError(f"training needs {' and '.join(missing)}: pip install 'partita[train]'")
+
+
+def _told(order: Order, prompts: str, base: Path) -> dict[str, Any]:
+    """What a training is of. It goes on with the same only, but for settings that change nothing of what is learnt."""
+    return {
         "what": order.what,
         "collection": str(order.collection.resolve()),
         "criterion": order.criterion,
         "prompts": prompts,
-        "teacher": order.teacher if order.asks_a_model else str(Path(order.teacher).resolve()),
+        "teacher": order.teacher if is_model(order.teacher) else str(Path(order.teacher).expanduser().resolve()),
         "column": order.column,
         "teacher_model": order.teacher_model,
         "base": str(base),
         "recipe": order.recipe.model_dump(mode="json"),
     }
-    path = folder / "order.json"
-    if path.exists():
-        begun = json.loads(path.read_text(encoding="utf-8"))
-        if other := [name for name in told if begun.get(name) != told[name]]:
-            raise UsageError(
-                f"{order.out} holds a training with another {' and '.join(other)}: give the same to go on with it, or "
-                "another --out"
-            )
+
+
+def _check_folder(folder: Path, order: Order, prompts: str, base: Path) -> None:
+    """Raise UsageError where `order.out` holds another training, or something else."""
+    path, told = folder / ORDER, _told(order, prompts, base)
+    if not path.exists():
+        # Of several processes another one may have made `training` just now.
+        if order.out.exists() and (not order.out.is_dir() or any(p != folder for p in order.out.iterdir())):
+            raise UsageError(f"{order.out} exists and holds no training: give another --out, or empty it")
         return
-    if order.out.exists() and (not order.out.is_dir() or any(order.out.iterdir())):
-        raise UsageError(f"{order.out} exists and holds no training: give another --out, or empty it")
-    write_file(path, json.dumps(told, indent=1).encode())
+    try:
+        begun = read_object(path)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} can't be read ({error}): give another --out") from None
+    other = [name for name in told if name != "recipe" and begun.get(name) != told[name]]
+    before, now = begun.get("recipe") or {}, told["recipe"]
+    if settings := [name for name in now if name not in MAY_CHANGE and before.get(name) != now[name]]:
+        other.append(f"recipe ({', '.join(settings)})")
+    if other:
+        raise UsageError(
+            f"{order.out} holds a training with another {' and '.join(other)}: give the same to go on with it, or "
+            "another --out"
+        )

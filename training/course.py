@@ -10,10 +10,12 @@ import asyncio
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +23,14 @@ from sklearn.metrics import roc_auc_score
 
 from agents import questions
 from agents.conclusions import Conclusion, read_conclusions
+from agents.questions import Question
 from graphs.asking import Progress
 from storage.artefacts import write_file
+from storage.errors import UsageError
 from training.crew import Crew
-from training.curves import Curves
+from training.curves import Curves, append
 from training.mining import hardest
-from training.recipe import Recipe, What
+from training.recipe import Recipe, What, held_out_of
 from training.samples import Pair, Sample, Unit, from_json, to_json
 from training.teacher import Teacher
 from training.traversal import traverse
@@ -35,11 +39,10 @@ LOSSES = ("caption", "alike", "assessment")
 """What is minimised."""
 ANSWERED = 192
 """Assessments that the model concludes by itself, at most, when an epoch is measured."""
-FEWEST = 4
-MOST = 256
-"""Items held out at least, and at most: they are looked at after every epoch."""
 _AT_ONCE = 64
-"""Items looked at between two looks at whether to stop."""
+"""Questions put to the model between two looks at whether to stop."""
+
+T = TypeVar("T")
 
 Rows = npt.NDArray[np.float32]
 
@@ -72,14 +75,18 @@ class Course:
     """One training."""
 
     def __init__(
-        self, what: What, recipe: Recipe, crew: Crew, teacher: Teacher, folder: Path, watcher: Watcher
-    ) -> None:
-        """`folder` is `OUT/training`."""
+        self, what: What, recipe: Recipe, crew: Crew, teacher: Teacher, items: Sequence[str], folder: Path,
+        watcher: Watcher,
+    ) -> None:  # fmt: skip
+        """
+        Args:
+            items: content hashes of what there is to learn from, all of the teacher's session, none twice.
+            folder: `OUT/training`.
+        """
         self._what, self._recipe, self._crew, self._teacher = what, recipe, crew, teacher
         self._folder, self._watch = folder, watcher
-        shuffled = [str(name) for name in self._rng(1).permutation(sorted(teacher.hashes))]
-        count = min(len(shuffled) // 2, MOST, max(FEWEST, round(len(shuffled) * recipe.held_out)))
-        self._held_out, self._items = shuffled[:count], shuffled[count:]
+        self._held_out = self._set_aside(items)
+        self._items = sorted(set(items) - set(self._held_out))
         self._measured: list[dict[str, float]] = self._crew.notes.setdefault("measured", [])
 
     async def run(self) -> Outcome:
@@ -89,12 +96,13 @@ class Course:
             Paused: the budget is used up or the run was told to stop; the same command goes on.
         """
         exam = await self._exam()
-        with Curves(self._folder, self._crew.progress.step) as curves:
+        with Curves(self._folder, self._crew.progress.step, len(self._measured)) as curves:
             while True:
                 if self._crew.progress.epoch > len(self._measured):
                     await self._measure(exam, curves)
                 if self._crew.progress.epoch >= self._recipe.epochs or self._is_past_its_best():
                     break
+                self._watch.progress.part = f"epoch {self._crew.progress.epoch + 1}"
                 await self._learn(await self._units(self._crew.progress.epoch), curves)
         return Outcome(len(self._measured), self._best + 1, self._measured[self._best])
 
@@ -105,6 +113,15 @@ class Course:
 
     def _is_past_its_best(self) -> bool:
         return bool(self._measured) and len(self._measured) - 1 - self._best >= self._recipe.patience
+
+    def _set_aside(self, items: Sequence[str]) -> list[str]:
+        """The held-out items: drawn once, so that none is ever learnt from, however the collection grows."""
+        path = self._folder / "held_out_items.json"
+        if path.exists():
+            return list(json.loads(path.read_text(encoding="utf-8")))
+        drawn = [str(name) for name in self._rng(1).permutation(sorted(items))[: held_out_of(len(items), self._recipe)]]
+        write_file(path, json.dumps(drawn).encode())
+        return drawn
 
     async def _exam(self) -> list[Unit]:
         """What every epoch is measured on: chosen once."""
@@ -117,7 +134,12 @@ class Course:
             pairs = near_and_far(vectors, self._recipe.held_out_pairs, rng)
             units += await self._captioned(pairs, self._held_out)
         if self._what != "embedder":
-            units += await self._traversed(self._held_out, vectors, rng)
+            units += await self._traversed(self._held_out, vectors, rng, None)
+        if not units:
+            raise UsageError(
+                f"the teacher said nothing of the {len(self._held_out)} held-out items that an epoch could be measured "
+                "on: raise `held_out`, or give more items"
+            )
         write_file(path, to_json(units).encode())
         return units
 
@@ -136,29 +158,37 @@ class Course:
             mined = await asyncio.to_thread(hardest, vectors[: recipe.pool], self._crew.beta, recipe.pairs)
             units += await self._captioned(mined, pool)
         if self._what == "both":
-            units += self._teacher.judged(
-                (pool[a], pool[b]) for a, b in mined[:: -(-len(mined) // recipe.nodes)]
-            ).values()
+            few = mined[:: max(1, -(-len(mined) // recipe.nodes))]
+            units += self._teacher.judged((pool[a], pool[b]) for a, b in few).values()
         if self._what != "embedder":
-            units += await self._traversed(pool[: recipe.nodes], vectors[: recipe.nodes], rng)
+            known = {unit.question for unit in units if isinstance(unit, Sample)}
+            walked = await self._traversed(pool[: recipe.nodes], vectors[: recipe.nodes], rng, epoch)
+            units += [sample for sample in walked if sample.question not in known]
         write_file(path, json.dumps({"epoch": epoch, "units": to_json(units)}).encode())
         return units
 
     async def _embedded(self, hashes: Sequence[str]) -> Rows:
         """H(u) (n, d) by the model as it stands, of its own descriptions."""
-        self._stage("look", len(hashes))
         asked = [questions.describe(self._teacher.prompts, name) for name in hashes]
+        return np.stack(
+            await self._looked("look", asked, lambda part: list(self._crew.embed(part, self._crew.describe(part))))
+        )
 
-        def work() -> Rows:
-            rows = []
+    async def _looked(
+        self, stage: str, asked: Sequence[Question], work: Callable[[Sequence[Question]], list[T]]
+    ) -> list[T]:
+        """What the model makes of questions, a few at a time: so it can be stopped, and few images are in memory."""
+
+        def parts() -> list[T]:
+            found: list[T] = []
             for at in range(0, len(asked), _AT_ONCE):
                 self._watch.check()
-                part = asked[at : at + _AT_ONCE]
-                rows.append(self._crew.embed(part, self._crew.describe(part)))
-                self._watch.progress.done += len(part)
-            return np.concatenate(rows)
+                found += work(asked[at : at + _AT_ONCE])
+                self._watch.progress.done = len(found)
+            return found
 
-        return await asyncio.to_thread(work)
+        with self._own(stage, len(asked)):
+            return await asyncio.to_thread(parts)
 
     async def _captioned(self, pairs: Sequence[tuple[int, int]], hashes: Sequence[str]) -> list[Unit]:
         """Pairs with the teacher's captions and labels; those that it could not caption are left out."""
@@ -169,24 +199,35 @@ class Course:
         taught = {name: Sample(questions.describe(self._teacher.prompts, name), text) for name, text in said.items()}
         return [Pair(taught[a], taught[b], same.get((a, b))) for a, b in named]
 
-    async def _traversed(self, hashes: Sequence[str], vectors: Rows, rng: np.random.Generator) -> list[Unit]:
-        """What the teacher says on its way through the graph of some items."""
+    async def _traversed(
+        self, hashes: Sequence[str], vectors: Rows, rng: np.random.Generator, epoch: int | None
+    ) -> list[Sample]:
+        """What the teacher says on its way through the graph of some items; `epoch`: None for those held out."""
         recipe = self._recipe
         found = await traverse(
             self._teacher, hashes, vectors, beta=self._crew.beta, threshold=recipe.threshold,
             representatives=recipe.representatives, merges=recipe.merges, noisy=recipe.noisy,
             refused=recipe.refused, rng=rng,
         )  # fmt: skip
-        told = {"yes": found.memberships.yes, "no": found.memberships.no, "noisy": found.noisy.yes + found.noisy.no}
-        told["strangers"] = found.strangers.yes + found.strangers.no
-        merges = found.merges.yes + found.merges.no
-        counts = told | {"merges": merges, "clusters": len(found.clusters), "items": len(hashes)}
-        with (self._folder / "traversals.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(counts | {"threshold": found.threshold}) + "\n")
-        return list(found.samples)
+        append(
+            self._folder / "traversals.jsonl",
+            {
+                "epoch": epoch,
+                "yes": found.memberships.yes,
+                "no": found.memberships.no,
+                "noisy": found.noisy.yes + found.noisy.no,
+                "noisy_changed": found.noisy_changed,
+                "strangers": found.strangers.yes + found.strangers.no,
+                "merges": found.merges.yes + found.merges.no,
+                "clusters": len(found.clusters),
+                "items": len(hashes),
+                "threshold": found.threshold,
+                "calibrated": found.calibrated,
+            },
+        )
+        return found.samples
 
     async def _learn(self, units: Sequence[Unit], curves: Curves) -> None:
-        self._stage("learn", 0)
         crew, progress = self._crew, self._watch.progress
 
         def report(done: int, total: int, measured: Mapping[str, float]) -> None:
@@ -198,12 +239,18 @@ class Course:
                 crew.keep()
                 raise
 
-        await asyncio.to_thread(crew.train_epoch, units, report)
+        with self._own("learn", 0):
+            await asyncio.to_thread(crew.train_epoch, units, report)
 
     async def _measure(self, exam: Sequence[Unit], curves: Curves) -> None:
         """Measure the epoch just done, and keep its model if it is the best."""
-        self._stage("measure", 0)
-        measured = await asyncio.to_thread(self._crew.evaluate, exam)
+
+        def report(done: int) -> None:
+            self._watch.progress.done = done
+            self._watch.check()
+
+        with self._own("measure", len(exam)):
+            measured = await asyncio.to_thread(self._crew.evaluate, exam, report)
         measured |= await self._by_itself(exam)
         self._measured.append(measured)
         epoch = len(self._measured) - 1
@@ -211,8 +258,8 @@ class Course:
         if best:
             tag = hashlib.sha256(json.dumps([epoch, measured]).encode()).hexdigest()[:8]
             await asyncio.to_thread(self._crew.save, tag)
-        await asyncio.to_thread(self._crew.keep)
         curves.epoch(self._crew.progress.step, epoch, measured, best)
+        await asyncio.to_thread(self._crew.keep)
         if self._watch.on_epoch:
             self._watch.on_epoch({"epoch": epoch + 1, **measured, "best": best})
 
@@ -237,16 +284,21 @@ class Course:
         asked = [unit for unit in exam if isinstance(unit, Sample)]
         asked = asked[:: -(-len(asked) // ANSWERED)] if asked else []
         if asked:
-            self._stage("measure", len(asked))
-            replies = await asyncio.to_thread(self._crew.reply, [sample.question for sample in asked])
+            replies = await self._looked("measure", [sample.question for sample in asked], self._crew.reply)
             told = zip(replies, asked, strict=True)
             right = [_conclusions(reply) == _conclusions(sample.reply) for reply, sample in told]
             found["verdicts"] = float(np.mean(right))
         return found
 
-    def _stage(self, name: str, total: int) -> None:
-        progress = self._watch.progress
-        progress.stage, progress.done, progress.total = name, 0, total
+    @contextmanager
+    def _own(self, stage: str, total: int) -> Iterator[None]:
+        """A stage in which the model works and the teacher rests."""
+        progress, begun = self._watch.progress, time.monotonic()
+        progress.stage, progress.done, progress.total = stage, 0, total
+        try:
+            yield
+        finally:
+            progress.seconds[stage] = progress.seconds.get(stage, 0.0) + time.monotonic() - begun
 
     def _rng(self, *what: int) -> np.random.Generator:
         return np.random.default_rng([self._recipe.seed, *what])

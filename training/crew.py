@@ -5,7 +5,7 @@ Started by `accelerate launch -m partita train …`; with one process there is n
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -55,9 +55,9 @@ class Crew:
         with self._together("train_epoch", units):
             return self._learner.train_epoch(units, report)
 
-    def evaluate(self, units: Sequence[Unit]) -> dict[str, float]:
+    def evaluate(self, units: Sequence[Unit], report: Callable[[int], None]) -> dict[str, float]:
         with self._together("evaluate", units):
-            return self._learner.evaluate(units)
+            return self._learner.evaluate(units, report)
 
     def save(self, tag: str) -> None:
         with self._together("save", None, tag):

@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs, gather_object
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, gather_object
 from PIL import Image
 
 from agents.descriptions import read_description
@@ -28,7 +29,7 @@ from training.loop import Loop, Progress, Report, kind_of, samples_of
 from training.losses import Losses
 from training.memory import check_memory
 from training.pictures import Pictures
-from training.recipe import Recipe
+from training.recipe import MAY_CHANGE, Recipe
 from training.samples import Pair, Unit
 from training.saving import complete, save
 from training.trainable import read_trainable
@@ -36,8 +37,8 @@ from training.trainable import read_trainable
 T = TypeVar("T")
 STATE = Path("training") / "state.safetensors"
 """What a killed training goes on from, in its folder."""
-_FREE = {"micro_batch", "gradient_checkpointing", "checkpoint_seconds", "patience"}
-"""Settings that may change between two runs of one training: they say how it is computed, or when it stops."""
+_PATIENCE = timedelta(weeks=4)
+"""For so long a process waits for the leading one, which may be waiting for the teacher."""
 
 
 class Learner:
@@ -77,8 +78,9 @@ class Learner:
             raise UsageError(f"{out} holds the base model, which training must leave as it is: give another --out")
         self._recipe, self._out = recipe, out
         slow = DistributedDataParallelKwargs(find_unused_parameters=True)  # assessments leave the head alone
+        patient = InitProcessGroupKwargs(timeout=_PATIENCE)
         # Several processes without a GPU are several only for an accelerator that was told to be a CPU's.
-        self._accelerator = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[slow])
+        self._accelerator = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[slow, patient])
         device = self._accelerator.device
         self._bfloat16 = _bfloat16(recipe, device)
         check_memory(base, recipe, device, self._bfloat16, self._accelerator.num_processes)
@@ -153,8 +155,9 @@ class Learner:
         self.keep()
         return means
 
-    def evaluate(self, units: Sequence[Unit]) -> dict[str, float]:
-        """Losses on units that were not trained on, as in `train_epoch`."""
+    def evaluate(self, units: Sequence[Unit], report: Callable[[int], None] = lambda _: None) -> dict[str, float]:
+        """Losses on units that were not trained on, as in `train_epoch`; `report` is told how many are done, of all
+        processes together, and may raise."""
         self._model.train(False)
 
         def work(mine: Sequence[Unit], _: LlavaQwen2) -> list[tuple[float, float]]:
@@ -164,6 +167,7 @@ class Learner:
                 for kind in ("assessment", "caption", "pair"):
                     places = [i for i in order[at : at + self._recipe.micro_batch] if kind_of(mine[i]) == kind]
                     found |= zip(places, self._measure([mine[i] for i in places]), strict=True) if places else ()
+                report(min(len(units), len(found) * self._accelerator.num_processes))
             return [found[i] for i in range(len(mine))]
 
         return _summary(units, self._as_served(units, work))
@@ -240,7 +244,7 @@ def _key(base: Path, recipe: Recipe) -> str:
         for name in ("config.json", "partita.json", "adapter_config.json")
         if (path := base / name).is_file()
     ]
-    told = json.dumps([recipe.model_dump(exclude=_FREE), *about], sort_keys=True)
+    told = json.dumps([recipe.model_dump(exclude=set(MAY_CHANGE)), *about], sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()
 
 

@@ -75,12 +75,24 @@ class Recipe(BaseModel):
     """Between two checkpoints; one is written after every epoch in any case."""
 
 
+MAY_CHANGE = frozenset({"micro_batch", "gradient_checkpointing", "checkpoint_seconds", "patience"})
+"""Settings that may change between two runs of one training: they say how it is computed, or when it stops."""
+
+FEWEST = 4
+MOST = 256
+"""Items held out at least, and at most: they are looked at after every epoch."""
+
 SMALL: Mapping[str, Any] = {
     "epochs": 16, "nodes": 256, "merges": 64, "patience": 8, "micro_batch": 32, "rate": 5e-4, "weight_decay": 0.02,
     "emphasis": 4.0, "rank": 0,
     "gradient_checkpointing": False, "augment": True, "pool": 512, "checkpoint_seconds": 60,
 }  # fmt: skip
 """What differs for partita-mini, which is small enough to be trained whole on a CPU."""
+
+
+def held_out_of(items: int, recipe: Recipe) -> int:
+    """How many of so many items are held out."""
+    return min(items // 2, MOST, max(FEWEST, round(items * recipe.held_out)))
 
 
 def read_recipe(path: Path | None, small: bool, changes: Mapping[str, Any] | None = None) -> Recipe:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import signal
 import time
@@ -13,6 +14,7 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from tests.partita.conftest import ROOT
 from tests.serving import tiny
 from tests.training.lessons import image
 from tests.truth import Truth, numbers, serving
@@ -59,12 +61,16 @@ def test_both_from_labels_to_a_session_that_says_supervised(cli, world):
     assert "epoch 1 of 2" in done.err and "supervised" in done.err
     training = world / "out" / "training"
     log = [json.loads(line) for line in (training / "log.jsonl").read_text().splitlines()]
-    assert [row["epoch"] for row in log if "held_out" in row] == [0, 1]
+    measured = [row for row in log if "held_out" in row]
+    assert [row["epoch"] for row in measured] == [0, 1]
+    marked = ["best so far" in line for line in done.err.splitlines() if " of 2" in line]
+    assert marked == [row["best"] for row in measured]
     first, last = (next(r for r in rows if "assessment" in r) for rows in (log, log[::-1]))
     assert last["assessment"] < first["assessment"]
     assert (training / "curves.png").stat().st_size > 10_000 and list((training / "tensorboard").iterdir())
     walks = [json.loads(line) for line in (training / "traversals.jsonl").read_text().splitlines()]
-    assert len(walks) == 3 and all(walk["no"] + walk["strangers"] for walk in walks[1:])
+    assert [walk["epoch"] for walk in walks] == [None, 0, 1]
+    assert all(walk["no"] + walk["strangers"] for walk in walks[1:])
 
     about = json.loads((world / "out" / "partita.json").read_text())
     assert about["name"].startswith("out-supervised-") and about["threshold"] == 0.6
@@ -106,6 +112,39 @@ def test_killed_it_goes_on_bit_for_bit(cli, world):
     states = [world / out / "training" / "state.safetensors" for out in ("whole", "cut")]
     with safe_open(states[0], "pt") as a, safe_open(states[1], "pt") as b:
         assert all(a.get_tensor(name).equal(b.get_tensor(name)) for name in a.keys())  # noqa: SIM118
+
+
+def test_what_is_held_out_stays_held_out_when_the_collection_changes(cli, world):
+    images, training = world / "patches", world / "out" / "training"
+    with cli.start(*words("embedder")) as process:
+        until(world / "out", 1)
+        process.send_signal(signal.SIGKILL)
+    held = json.loads((training / "held_out_items.json").read_text())
+    gone = next(path for path in images.glob("*.png") if hashlib.sha256(path.read_bytes()).hexdigest() == held[0])
+    content = gone.read_bytes()
+    gone.unlink()
+    refused = cli(*words("embedder"))
+    assert refused.code == 2 and "Traceback" not in refused.err, refused.err
+    assert f"{gone.name}, which this training uses, is gone" in refused.err
+    gone.write_bytes(content)
+    for number in range(FEW, FEW + 6):
+        image(str(number)).save(images / f"{number:02}.png")
+        with (images / "labels.csv").open("a") as file:
+            file.write(f"{number:02}.png,red\n")
+    done = cli(*words("embedder"))
+    assert done.code == 0, done.err
+    assert json.loads((training / "held_out_items.json").read_text()) == held
+    learnt = (training / "epoch.json").read_text()
+    assert not [item for item in held if item in learnt]
+    new = [hashlib.sha256((images / f"{number}.png").read_bytes()).hexdigest() for number in range(FEW, FEW + 6)]
+    assert any(item in learnt for item in new)
+
+
+def test_missing_libraries_say_what_to_install(cli, world):
+    (world / "blocked").mkdir()
+    (world / "blocked" / "sitecustomize.py").write_text("import sys\nsys.modules['accelerate'] = None\n")
+    refused = cli(*words("both"), PYTHONPATH=f"{world / 'blocked'}:{ROOT}")
+    assert refused.code == 2 and "training needs accelerate: pip install 'partita[train]'" in refused.err
 
 
 def test_ctrl_c_pauses_and_the_same_command_goes_on(cli, world):
@@ -155,6 +194,7 @@ def test_an_endpoint_teaches_and_is_asked_nothing_twice(cli, world):
 def test_wrong_use_says_what_to_do(cli, world, more, told):
     refused = cli(*words("both", **more))
     assert refused.code == 2 and told in refused.err and "Traceback" not in refused.err, refused.err
+    assert not (world / "out").exists()  # nothing was begun: the right command may take the same folder
 
 
 def test_settings_that_are_none_and_another_training_in_the_folder(cli, world):
@@ -167,5 +207,10 @@ def test_settings_that_are_none_and_another_training_in_the_folder(cli, world):
     assert cli(*words("agent")).code == 0
     other = cli(*words("both"))
     assert other.code == 2 and "another what" in other.err
+    (world / "few.yaml").write_text(yaml.safe_dump(SETTINGS | {"epochs": 1, "rate": 1e-3}))
+    other = cli(*words("agent"))
+    assert other.code == 2 and "another recipe (rate)" in other.err
+    (world / "few.yaml").write_text(yaml.safe_dump(SETTINGS | {"epochs": 1, "micro_batch": 2, "patience": 2}))
+    assert cli(*words("agent")).code == 0  # what is said where memory does not suffice may be done
     lacks = cli("train", "both", "patches")
     assert lacks.code == 2 and "--by, --teacher, --out" in lacks.err
