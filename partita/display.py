@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
+from graphs.asking import Progress as Asking
 from partita.estimate import Estimate, count
 from partita.excerpts import named
 from partita.result import AS_BEFORE, TEACHER, Result
@@ -30,6 +31,8 @@ _STAGES = {
     "measure": "measuring",
     "done": "done",
 }
+_OWN = ("look", "learn", "measure")
+"""Stages in which the model in training works and no endpoint is asked."""
 _PLAIN_EVERY = 10.0
 
 
@@ -113,9 +116,16 @@ def _spent(watch: Watch, shown: list[Estimate], began: float) -> list[str]:
         parts.append(f"{p.clusters} clusters")
     if shown and p.calls >= 50 and (left := shown[0].calls.likely - made) > 0:
         parts.append(f"~{_clock(left / p.calls * seconds)} left")
-    parts.append(f"{p.calls / max(seconds, 1e-6):.0f}/s")
+    if p.stage not in _OWN:
+        asking = seconds - sum(p.seconds.get(stage, 0.0) for stage in _OWN)
+        parts.append(f"{p.calls / max(asking, 1e-6):.0f}/s")
     counted = ((p.unknown, "unknown"), (p.retries, "asked again"))
     return parts + [f"{n} {what}" for n, what in counted if n]
+
+
+def _description(progress: Asking) -> str:
+    stage = _STAGES.get(progress.stage, progress.stage)
+    return f"{progress.part}: {stage}" if progress.part and progress.stage != "done" else stage
 
 
 def _clock(seconds: float) -> str:
@@ -135,7 +145,7 @@ def _show_bar(console: Console, watch: Watch, shown: list[Estimate], over: threa
         task = bar.add_task(_STAGES["start"], total=None, far="")
         while not over.wait(0.2):
             p = watch.progress
-            description = _STAGES.get(p.stage, p.stage)
+            description = _description(p)
             elapsed = _clock(time.monotonic() - began)
             room = console.width - len(description) - len(elapsed) - bar_width - 4
             far = ""
@@ -154,7 +164,7 @@ def _show_lines(console: Console, watch: Watch, shown: list[Estimate], over: thr
         p = watch.progress
         if p.stage != stage or time.monotonic() - last > _PLAIN_EVERY:
             stage, last = p.stage, time.monotonic()
-            line = " · ".join([_STAGES.get(stage, stage), *_spent(watch, shown, began)])
+            line = " · ".join([_description(p), *_spent(watch, shown, began)])
             console.print(line, highlight=False)
 
 

@@ -128,6 +128,8 @@ class Environment(BaseModel):
     prices: str | None = None
     """The user's table of prices."""
     config_home: str | None = None
+    follows: bool = False
+    """Another process of several, which torchrun has started together, leads and shows what is done."""
 
 
 def read_environment(environ: Mapping[str, str] = os.environ) -> Environment:
@@ -148,6 +150,7 @@ def read_environment(environ: Mapping[str, str] = os.environ) -> Environment:
         embed_api_key_file=environ.get("PARTITA_EMBED_API_KEY_FILE") or None,
         prices=environ.get("PARTITA_PRICES") or None,
         config_home=environ.get("XDG_CONFIG_HOME") or None,
+        follows=environ.get("RANK", "0") != "0",
     )
 
 

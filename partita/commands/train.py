@@ -77,13 +77,14 @@ def command(what: Any, collection: Path | None, criterion: str | None, teacher: 
                                  if v is not None},
     )  # fmt: skip
     limits = options.limits(max_calls, max_cost)
-    console = quiet_console()
+    environment, console = read_environment(), quiet_console()
+    console.quiet = environment.follows
     if estimate:
         _print(foresee(order, scan(collection), limits), as_json)
         return
     with open_database(db) as database, progress_on(console, lambda name: None) as watch:
         work = train(
-            database, order, keys=find_keys(read_environment()), limits=limits, watch=watch,
+            database, order, keys=find_keys(environment), limits=limits, watch=watch,
             on_epoch=lambda row: console.print(_line(row, recipe.epochs), highlight=False),
         )  # fmt: skip
         outcome = asyncio.run(work)
@@ -118,5 +119,5 @@ def _print(would: TeachingEstimate, as_json: bool) -> None:
 def _line(row: Mapping[str, Any], epochs: int) -> str:
     """An epoch in one line."""
     told = " · ".join(f"{name} {value:.3f}" for name, value in row.items() if isinstance(value, float))
-    mark = " [green]best so far[/]" if row["best"] == row["epoch"] else ""
-    return f"epoch {row['epoch']} of {epochs}: {told}{mark}"
+    mark = ", [green]best so far[/]" if row["best"] else ""
+    return f"epoch {row['epoch']} of {epochs}{mark}: {told}"
