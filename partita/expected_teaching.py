@@ -17,7 +17,7 @@ from partita.expected import item_tokens
 from partita.prices import Price
 from storage.items import Collection
 from storage.spend import Usual
-from training.recipe import Recipe, What
+from training.recipe import Recipe, What, held_out_of
 
 NEW_PAIRS = Span(0.3, 0.7, 1.0)
 """Share of an epoch's pairs that were not mined before; assumed."""
@@ -135,13 +135,14 @@ def expected_teaching(
 
 
 def _counts(distinct: int, recipe: Recipe, what: What) -> dict[str, Span]:
-    held = min(distinct - 1, max(1, round(recipe.held_out * distinct)))
+    held = held_out_of(distinct, recipe)
     taught = distinct - held
     early = min(recipe.epochs, recipe.patience + 1)
     epochs = Span(early, max(early, 0.6 * recipe.epochs), recipe.epochs)
-    measured = min(recipe.held_out_pairs, held * (held - 1) // 2)
-    membership, describe, merge = Span(measured, measured, measured), _NOTHING, _NOTHING
+    membership, describe, merge = _NOTHING, _NOTHING, _NOTHING
     if what != "agent":
+        measured = min(recipe.held_out_pairs, held * (held - 1) // 2)
+        membership = Span(measured, measured, measured)
         every = taught * (taught - 1) / 2
         pairs = min(recipe.pairs, every)
         new = epochs.times(pairs).times(NEW_PAIRS).each(lambda x: min(every, max(x, pairs)))
@@ -151,6 +152,9 @@ def _counts(distinct: int, recipe: Recipe, what: What) -> dict[str, Span]:
     if what != "embedder":
         nodes = min(recipe.nodes, taught)
         strangers = recipe.refused / (1 - recipe.refused)  # for each that was taken in, where the graph is good
-        membership += epochs.times(nodes * (1 + recipe.noisy) * (1 + strangers)).times(PER_NODE)
-        merge = epochs.times(min(recipe.merges, nodes * (nodes - 1) / 2)).times(MERGED)
+        each = (1 + recipe.noisy) * (1 + strangers)
+        # Those held out are walked once.
+        membership += (epochs.times(nodes) + Span(held, held, held)).times(each).times(PER_NODE)
+        most = [min(recipe.merges, n * (n - 1) / 2) for n in (nodes, held)]
+        merge = (epochs.times(most[0]) + Span(most[1], most[1], most[1])).times(MERGED)
     return {"describe": describe, "membership": membership, "merge": merge}
