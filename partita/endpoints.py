@@ -14,7 +14,7 @@ from partita.settings import EMBEDDED, LOCAL, Parameters
 from serving.abilities import look
 from serving.client import Endpoint
 from serving.llava.about import read_about, reads_texts
-from serving.roles import CHAT
+from serving.roles import CHAT, Role
 from storage.errors import EndpointUnreachable, LimitTooLow, UsageError
 from storage.items import Collection
 
@@ -86,11 +86,13 @@ async def connect(
     keys: Keys | None,
     on_retry: Callable[[str], None] | None = None,
     max_attempts: int = 6,
+    role: Role = CHAT,
 ) -> AsyncIterator[Connection]:
     """Open the endpoints and resolve the models' names.
 
     Args:
         max_attempts: transport faults in a row after which a question is given up (CONTRACT 4).
+        role: what the options are called that name the chat endpoint.
 
     Raises:
         EndpointError: an endpoint can't be used.
@@ -102,7 +104,7 @@ async def connect(
         async def open_endpoint(url: str, model: str | None, *, embeds: bool = False) -> Endpoint:
             ours = servers.get(url)
             given = keys or Keys()
-            key, role = given.of_embeddings(parameters.endpoint, url) if embeds else (given.chat, CHAT)
+            key, its_role = given.of_embeddings(parameters.endpoint, url) if embeds else (given.chat, role)
             secret = key.get_secret_value() if key else None
             endpoint = Endpoint(
                 ours.url if ours else url,
@@ -112,7 +114,7 @@ async def connect(
                 concurrency=parameters.concurrency,
                 max_attempts=max_attempts,
                 on_retry=on_retry,
-                role=role,
+                role=its_role,
             )
             return await stack.enter_async_context(endpoint)
 

@@ -31,6 +31,8 @@ from partita.running import Limits, call_cost, status_after
 from partita.settings import EMBEDDED, Parameters, make_parameters
 from partita.watch import Watch
 from serving.client import Vector
+from serving.roles import CHAT
+from serving.roles import TEACHER as ROLE
 from storage.database import Database
 from storage.errors import SessionExists, UnknownSession, UsageError
 from storage.items import Collection
@@ -111,10 +113,10 @@ async def teaching(
     given = {name: value for name, value in (settings or {}).items() if value is not None}
     async with AsyncExitStack() as stack:
         if is_model(teacher):
-            parameters = make_parameters(given | {"endpoint": teacher, "model": model})
+            parameters = _parameters(given | {"endpoint": teacher, "model": model})
             check_built_in(parameters, criterion)
             check_kind(parameters, found)
-            connection = await stack.enter_async_context(connect(parameters, keys, watch.on_note))
+            connection = await stack.enter_async_context(connect(parameters, keys, watch.on_note, role=ROLE))
             source = _of_model(connection.chat, connection.parameters, found, limits)
         else:
             csv = _csv(teacher)
@@ -217,6 +219,14 @@ def _of_labels(
         values=told.values,
         notes=tuple(told.notes()),
     )
+
+
+def _parameters(given: Mapping[str, Any]) -> Parameters:
+    try:
+        return make_parameters(given)
+    except UsageError as error:  # options have other names here
+        told = str(error).replace(CHAT.endpoint, ROLE.endpoint).replace(CHAT.model, ROLE.model)
+        raise UsageError(told) from None
 
 
 def _csv(teacher: str) -> Path:

@@ -15,4 +15,5 @@ class Role:
 
 
 CHAT = Role("--endpoint", "--model", "PARTITA_API_KEY")
+TEACHER = Role("--teacher", "--teacher-model", "PARTITA_API_KEY")
 EMBEDDINGS = Role("--embed-endpoint", "--embed-model", "PARTITA_EMBED_API_KEY")

@@ -99,6 +99,7 @@ class Course:
         with Curves(self._folder, self._crew.progress.step, len(self._measured)) as curves:
             while True:
                 if self._crew.progress.epoch > len(self._measured):
+                    self._watch.progress.part = f"epoch {self._crew.progress.epoch}"
                     await self._measure(exam, curves)
                 if self._crew.progress.epoch >= self._recipe.epochs or self._is_past_its_best():
                     break

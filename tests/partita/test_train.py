@@ -189,6 +189,7 @@ def test_an_endpoint_teaches_and_is_asked_nothing_twice(cli, world):
         ({"config": "nowhere.yaml"}, "no such file"),
         ({"out": "patches"}, "exists and holds no training"),
         ({"by": " "}, "the criterion is empty"),
+        ({"teacher": "http://me:secret@127.0.0.1:9/v1"}, "--teacher: the URL holds a user name or password"),
     ],
 )
 def test_wrong_use_says_what_to_do(cli, world, more, told):
