@@ -133,7 +133,7 @@ async def train(
                 told = tally(db, open_session.record)
                 watch.on_note(_in_a_line(foresee(order, open_session.found, limits, told), limits))
             write_file(folder / ORDER, json.dumps(_told(order, prompts.hash, base), indent=1).encode())
-            watcher = Watcher(watch.progress, on_epoch, watch.on_note, check)
+            watcher = Watcher(watch.progress, on_epoch, check)
             # What an earlier run has used may be gone from the collection.
             for item in collection_from_rows(order.collection, load_items(db, open_session.record)).items:
                 items.setdefault(item.content_hash, item)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -18,33 +17,25 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import numpy.typing as npt
-from sklearn.metrics import roc_auc_score
 
 from agents import questions
-from agents.conclusions import Conclusion, read_conclusions
 from agents.questions import Question
 from graphs.asking import Progress
 from storage.artefacts import write_file
 from storage.errors import UsageError
 from training.crew import Crew
 from training.curves import Curves, append
+from training.exam import Rows, assessments, best_of, near_and_far, told_apart, verdicts
 from training.mining import hardest
 from training.recipe import Recipe, What, held_out_of
 from training.samples import Pair, Sample, Unit, from_json, to_json
 from training.teacher import Teacher
 from training.traversal import traverse
 
-LOSSES = ("caption", "alike", "assessment")
-"""What is minimised."""
-ANSWERED = 192
-"""Assessments that the model concludes by itself, at most, when an epoch is measured."""
 _AT_ONCE = 64
 """Questions put to the model between two looks at whether to stop."""
 
 T = TypeVar("T")
-
-Rows = npt.NDArray[np.float32]
 
 
 @dataclass(slots=True)
@@ -54,7 +45,6 @@ class Watcher:
     progress: Progress = field(default_factory=Progress)
     on_epoch: Callable[[Mapping[str, Any]], None] | None = None
     """Called after every epoch: its number from 1, what was measured, whether it is the best so far."""
-    on_note: Callable[[str], None] | None = None
     check: Callable[[], None] = lambda: None
     """Raises when the training is to stop."""
 
@@ -110,7 +100,7 @@ class Course:
     @property
     def _best(self) -> int:
         """The epoch, from 0, that was best on held-out items."""
-        return min(range(len(self._measured)), key=lambda epoch: (*_worse(self._measured[epoch]), epoch))
+        return best_of(self._measured)
 
     def _is_past_its_best(self) -> bool:
         return bool(self._measured) and len(self._measured) - 1 - self._best >= self._recipe.patience
@@ -265,30 +255,14 @@ class Course:
             self._watch.on_epoch({"epoch": epoch + 1, **measured, "best": best})
 
     async def _by_itself(self, exam: Sequence[Unit]) -> dict[str, float]:
-        """How good the model is where no teacher helps it, as in a session.
-
-        `auc`: how far its β cos, of its own descriptions, tells pairs that are alike from others; `edges`: the share
-        of pairs that τ tells rightly; `verdicts`: the share of assessments that it concludes as the teacher did.
-        """
+        """What the model does where no teacher helps it, as in a session."""
         found: dict[str, float] = {}
-        pairs = [unit for unit in exam if isinstance(unit, Pair) and unit.same is not None]
-        if pairs:
-            place = {name: i for i, name in enumerate(self._held_out)}
-            vectors = await self._embedded(self._held_out)
-            ends = [(place[_item(pair.first)], place[_item(pair.second)]) for pair in pairs]
-            alike = np.array([vectors[a] @ vectors[b] for a, b in ends]) * self._crew.beta
-            same = np.array([pair.same for pair in pairs])
-            edge = math.log(self._recipe.threshold / (1 - self._recipe.threshold))
-            found["edges"] = float(np.mean((alike >= edge) == same))
-            if same.any() and not same.all():
-                found["auc"] = float(roc_auc_score(same, alike))
-        asked = [unit for unit in exam if isinstance(unit, Sample)]
-        asked = asked[:: -(-len(asked) // ANSWERED)] if asked else []
-        if asked:
+        if pairs := [unit for unit in exam if isinstance(unit, Pair) and unit.same is not None]:
+            vectors = dict(zip(self._held_out, await self._embedded(self._held_out), strict=True))
+            found |= told_apart(pairs, vectors, self._crew.beta, self._recipe.threshold)
+        if asked := assessments(exam):
             replies = await self._looked("measure", [sample.question for sample in asked], self._crew.reply)
-            told = zip(replies, asked, strict=True)
-            right = [_conclusions(reply) == _conclusions(sample.reply) for reply, sample in told]
-            found["verdicts"] = float(np.mean(right))
+            found["verdicts"] = verdicts(asked, replies)
         return found
 
     @contextmanager
@@ -303,26 +277,3 @@ class Course:
 
     def _rng(self, *what: int) -> np.random.Generator:
         return np.random.default_rng([self._recipe.seed, *what])
-
-
-def near_and_far(vectors: Rows, count: int, rng: np.random.Generator) -> list[tuple[int, int]]:
-    """At most `count` pairs i < j to be measured on: half of them the most alike, the others drawn at random."""
-    first, second = np.triu_indices(len(vectors), 1)
-    alike = (vectors @ vectors.T)[first, second]
-    near = np.argsort(-alike, kind="stable")[: count // 2]
-    far = rng.permutation(np.setdiff1d(np.arange(len(first)), near))[: count - len(near)]
-    return sorted((int(first[k]), int(second[k])) for k in (*near, *far))
-
-
-def _item(sample: Sample) -> str:
-    return sample.question.items[0][1]
-
-
-def _conclusions(reply: str) -> tuple[Conclusion, ...]:
-    return read_conclusions(reply).conclusions
-
-
-def _worse(measured: Mapping[str, float]) -> tuple[float, float]:
-    """Less is better: first what the model does by itself, then its losses."""
-    done = [measured[name] for name in ("auc", "verdicts") if name in measured]
-    return (-round(sum(done) / max(1, len(done)), 3), sum(measured[name] for name in LOSSES if name in measured))

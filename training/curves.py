@@ -14,8 +14,8 @@ from types import TracebackType
 from typing import Any
 
 from storage.errors import UsageError
+from training.exam import LOSSES
 
-_LOSSES = ("caption", "alike", "assessment")
 _BETWEEN = 0.9
 """Share of the smoothed curve that the next step leaves as it was."""
 
@@ -114,7 +114,7 @@ def draw(log: Path, to: Path) -> None:
     figure = Figure(figsize=(10, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2)
-    for number, name in enumerate(_LOSSES):
+    for number, name in enumerate(LOSSES):
         shown = [(line["step"], line[name]) for line in steps if name in line]
         if shown:
             at, values = zip(*shown, strict=True)
@@ -122,9 +122,9 @@ def draw(log: Path, to: Path) -> None:
             left.plot(at, _smooth(values), color=f"C{number}", label=name)
         _dots(left, epochs, name, f"C{number}", f"{name}, held out")
     left.set(title="losses", xlabel="step", ylim=(0, None))
-    others = sorted({name for line in epochs for name in line["held_out"]} - set(_LOSSES))
+    others = sorted({name for line in epochs for name in line["held_out"]} - set(LOSSES))
     for number, name in enumerate(others):
-        _dots(right, epochs, name, f"C{number + len(_LOSSES)}", name)
+        _dots(right, epochs, name, f"C{number + len(LOSSES)}", name)
     right.set(title="held-out items", xlabel="step", ylim=(0, 1.02))
     for axes in (left, right):
         axes.grid(alpha=0.3)

@@ -1,0 +1,71 @@
+"""How good a model is on held-out items, where no teacher helps it; and which epoch was the best. No torch here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+from sklearn.metrics import roc_auc_score
+
+from agents.conclusions import read_conclusions
+from training.samples import Pair, Sample, Unit
+
+LOSSES = ("caption", "alike", "assessment")
+"""What is minimised."""
+ANSWERED = 192
+"""Assessments that the model concludes by itself, at most, when an epoch is measured."""
+
+Rows = npt.NDArray[np.float32]
+
+
+def near_and_far(vectors: Rows, count: int, rng: np.random.Generator) -> list[tuple[int, int]]:
+    """At most `count` pairs i < j to be measured on: half of them the most alike, the others drawn at random."""
+    first, second = np.triu_indices(len(vectors), 1)
+    alike = (vectors @ vectors.T)[first, second]
+    near = np.argsort(-alike, kind="stable")[: count // 2]
+    far = rng.permutation(np.setdiff1d(np.arange(len(first)), near))[: count - len(near)]
+    return sorted((int(first[k]), int(second[k])) for k in (*near, *far))
+
+
+def told_apart(pairs: Sequence[Pair], vectors: Mapping[str, Rows], beta: float, threshold: float) -> dict[str, float]:
+    """How well H(u) (d,) of the model's own descriptions, by content hash, tells labelled pairs apart.
+
+    `auc`: how far β cos tells pairs that are alike from others, where there are both; `edges`: the share of pairs that
+    τ tells rightly (METHOD 3).
+    """
+    alike = beta * np.array([vectors[_item(pair.first)] @ vectors[_item(pair.second)] for pair in pairs])
+    same = np.array([pair.same for pair in pairs])
+    found = {"edges": float(np.mean((alike >= math.log(threshold / (1 - threshold))) == same))}
+    if same.any() and not same.all():
+        found["auc"] = float(roc_auc_score(same, alike))
+    return found
+
+
+def assessments(units: Sequence[Unit]) -> list[Sample]:
+    """The assessments that the model is to conclude by itself: ANSWERED at most, of every kind."""
+    asked = [unit for unit in units if isinstance(unit, Sample)]
+    return asked[:: max(1, -(-len(asked) // ANSWERED))]
+
+
+def verdicts(asked: Sequence[Sample], replies: Sequence[str]) -> float:
+    """The share of assessments that the model concludes as the teacher did."""
+    told = zip(replies, asked, strict=True)
+    right = [read_conclusions(mine).conclusions == read_conclusions(one.reply).conclusions for mine, one in told]
+    return float(np.mean(right))
+
+
+def best_of(epochs: Sequence[Mapping[str, float]]) -> int:
+    """The place of the best of what epochs measured, the earliest of equals: by what the model does by itself, then by
+    its losses."""
+    return min(range(len(epochs)), key=lambda epoch: (*_worse(epochs[epoch]), epoch))
+
+
+def _worse(measured: Mapping[str, float]) -> tuple[float, float]:
+    done = [measured[name] for name in ("auc", "verdicts") if name in measured]
+    return (-round(sum(done) / max(1, len(done)), 3), sum(measured[name] for name in LOSSES if name in measured))
+
+
+def _item(sample: Sample) -> str:
+    return sample.question.items[0][1]
