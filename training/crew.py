@@ -72,12 +72,14 @@ class Crew:
         sees to it."""
         if not self._busy:
             self._announce("")
+            self._learner.close()
 
     def follow(self) -> None:
         """Do what the leading process announces until it sends us home."""
         while (order := self._heard())[0]:
             name, *given = order
             getattr(self._learner, name)(*given)
+        self._learner.close()
 
     @contextmanager
     def _together(self, *order: object) -> Iterator[None]:

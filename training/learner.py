@@ -188,6 +188,14 @@ class Learner:
             write_tensors(self._out / STATE, {**self._model.tensors(), **moments_of(self._loop.optimizer)}, told)
         self._saved = time.monotonic()
 
+    def close(self) -> None:
+        """Part from the other processes, when all are at their end. Nothing is learnt after it.
+
+        A process that exits while threads of its group are still about is aborted now and then (seen with gloo).
+        """
+        self._accelerator.end_training()
+        self._accelerator.free_memory()
+
     def _restore(self) -> None:
         if (read := read_tensors(self._out / STATE, self._key)) is None:
             return

@@ -222,6 +222,7 @@ def test_two_processes_learn_what_one_learns(base: Path, tmp_path: Path) -> None
         "rows = learner.embed(asked, ['Red.', 'Blue.', 'Red.']).tolist()\n"
         "own = out.parent / ('main.json' if learner.main else 'other.json')\n"
         "own.write_text(json.dumps([means, told, rows]))\n"
+        "learner.close()\n"
     )
     script = tmp_path / "two.py"
     script.write_text(code)
