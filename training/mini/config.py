@@ -64,7 +64,7 @@ class MiniConfig:
     """Most entries the tokenizer may have."""
     language_images: int = 40_000
     """Renders whose tower features the language stage draws from; none was seen by the tower in training."""
-    language_steps: int = 500
+    language_steps: int = 1_000
     """Optimiser steps of the language stage."""
     language_batch: int = 48
     """Conversations in one step."""
