@@ -148,6 +148,8 @@ class Course:
         if self._what != "agent":
             mined = await asyncio.to_thread(hardest, vectors[: recipe.pool], self._crew.beta, recipe.pairs)
             units += await self._captioned(mined, pool)
+            seen = [str(name) for name in rng.permutation(self._items)[: recipe.captions]]
+            units += self._taught(await self._teacher.captions(seen)).values()
         if self._what == "both":
             few = mined[:: max(1, -(-len(mined) // recipe.nodes))]
             units += self._teacher.judged((pool[a], pool[b]) for a, b in few).values()
@@ -187,8 +189,11 @@ class Course:
         said = await self._teacher.captions(name for pair in named for name in pair)
         named = [pair for pair in named if pair[0] in said and pair[1] in said]
         same = await self._teacher.same(named)
-        taught = {name: Sample(questions.describe(self._teacher.prompts, name), text) for name, text in said.items()}
+        taught = self._taught(said)
         return [Pair(taught[a], taught[b], same.get((a, b))) for a, b in named]
+
+    def _taught(self, said: Mapping[str, str]) -> dict[str, Sample]:
+        return {name: Sample(questions.describe(self._teacher.prompts, name), text) for name, text in said.items()}
 
     async def _traversed(
         self, hashes: Sequence[str], vectors: Rows, rng: np.random.Generator, epoch: int | None

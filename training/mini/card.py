@@ -107,8 +107,10 @@ other work:
   one, {config.paraphrase_share:.0%} of all a reworded instruction. 1 to 4 representatives a side; more is untested.
 - **Embedding head**: bias-free LayerNorm and a projection to {config.embedding_width}, at the state of `<embedding>`;
   everything else frozen; BCE over all pairs of a batch.
-- The vision stage was shortened from 2,400 steps within its first hundred, so the learning rate of these weights rose
-  a little differently from what the same command gives anew.
+- Lengths were changed while these weights were made (vision from 2,400 steps to 1,600 to 1,200, language from 1,300 to
+  500 to 1,000), so their learning rates fell a little differently from what the same command gives anew.
+- The renderer was written with photographs of cards in view, and the tower chosen by how well it reads them: they were
+  looked at and measured on, never trained on.
 - Stored in bfloat16 (batch norm and head in float32), computed in float32. Decoding is greedy at every temperature.
 
 Licence: Apache-2.0, as the code{" and the published weights" if config.tower_trunk != "residual" else ""}.
