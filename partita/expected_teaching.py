@@ -148,7 +148,8 @@ def _counts(distinct: int, recipe: Recipe, what: What) -> dict[str, Span]:
         new = epochs.times(pairs).times(NEW_PAIRS).each(lambda x: min(every, max(x, pairs)))
         membership += new
         # Mined pairs share items: the first epoch's have about as many as there are pairs.
-        describe = Span(min(taught, pairs), min(taught, 2 * new.likely), distinct)
+        seen = epochs.times(recipe.captions)
+        describe = Span(min(taught, pairs + seen.low), min(taught, 2 * new.likely + seen.likely), distinct)
     if what != "embedder":
         nodes = min(recipe.nodes, taught)
         strangers = recipe.refused / (1 - recipe.refused)  # for each that was taken in, where the graph is good
