@@ -144,7 +144,7 @@ def _counts(distinct: int, recipe: Recipe, what: What) -> dict[str, Span]:
         measured = min(recipe.held_out_pairs, held * (held - 1) // 2)
         membership = Span(measured, measured, measured)
         every = taught * (taught - 1) / 2
-        pairs = min(recipe.pairs, every)
+        pairs = min(recipe.pairs + recipe.random_pairs, every)
         new = epochs.times(pairs).times(NEW_PAIRS).each(lambda x: min(every, max(x, pairs)))
         membership += new
         # Mined pairs share items: the first epoch's have about as many as there are pairs.

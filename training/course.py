@@ -26,7 +26,7 @@ from storage.errors import UsageError
 from training.crew import Crew
 from training.curves import Curves, append
 from training.exam import Rows, assessments, best_of, near_and_far, told_apart, verdicts
-from training.mining import hardest
+from training.mining import hardest, random_pairs
 from training.recipe import Recipe, What, held_out_of
 from training.samples import Pair, Sample, Unit, from_json, to_json
 from training.teacher import Teacher
@@ -147,7 +147,8 @@ class Course:
         vectors = await self._embedded(pool)
         if self._what != "agent":
             mined = await asyncio.to_thread(hardest, vectors[: recipe.pool], self._crew.beta, recipe.pairs)
-            units += await self._captioned(mined, pool)
+            drawn = random_pairs(min(len(pool), recipe.pool), recipe.random_pairs, rng)
+            units += await self._captioned([*mined, *(pair for pair in drawn if pair not in set(mined))], pool)
             seen = [str(name) for name in rng.permutation(self._items)[: recipe.captions]]
             units += self._taught(await self._teacher.captions(seen)).values()
         if self._what == "both":

@@ -79,3 +79,10 @@ class _Best:
         """A |cos| beyond which w is farther from 0.5 than so many grains."""
         w = 0.5 + (grains + 1) * GRAIN
         return math.log(w / (1 - w)) / self._beta if w < 1 else np.inf
+
+
+def random_pairs(items: int, count: int, rng: np.random.Generator) -> list[tuple[int, int]]:
+    """At most `count` different pairs i < j of so many items, drawn evenly."""
+    drawn = np.sort(rng.integers(items, size=(2 * count, 2)), axis=1) if items > 1 else np.empty((0, 2), int)
+    pairs = dict.fromkeys((int(i), int(j)) for i, j in drawn if i < j)
+    return list(pairs)[:count]

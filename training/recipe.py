@@ -24,6 +24,9 @@ class Recipe(BaseModel):
     epochs: int = Field(default=50, ge=1)
     pairs: int = Field(default=1024, ge=2)
     """Pairs of items that an epoch of the embedder trains on: those whose similarity has the highest entropy."""
+    random_pairs: int = Field(default=0, ge=0)
+    """Pairs drawn at random beside those. A likeness that is surely wrong is never in doubt, and what pushes the
+    doubtful apart pushes others together: without these a small model that can embed unlearns it."""
     captions: int = Field(default=0, ge=0)
     """Items, drawn at random, whose captions an epoch of the embedder trains on beside those of the pairs. The pairs
     most in doubt are of few and odd items: a model that has to learn to see wants the others, too."""
@@ -86,8 +89,8 @@ MOST = 256
 """Items held out at least, and at most: they are looked at after every epoch."""
 
 SMALL: Mapping[str, Any] = {
-    "epochs": 12, "pairs": 256, "captions": 2048, "nodes": 256, "merges": 64, "pool": 512, "patience": 8,
-    "micro_batch": 32, "rate": 3e-4, "weight_decay": 0.02, "emphasis": 4.0, "rank": 0,
+    "epochs": 12, "pairs": 256, "random_pairs": 512, "captions": 2048, "nodes": 256, "merges": 64, "pool": 512,
+    "patience": 8, "micro_batch": 32, "rate": 3e-4, "weight_decay": 0.02, "emphasis": 4.0, "rank": 0,
     "gradient_checkpointing": False, "augment": True, "checkpoint_seconds": 60,
 }  # fmt: skip
 """What differs for partita-mini, which is small enough to be trained whole on a CPU."""
