@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from training.mining import GRAIN, hardest
+from training.mining import GRAIN, hardest, random_pairs
 
 
 def plainly(vectors: np.ndarray, beta: float, count: int) -> list[tuple[int, int]]:
@@ -57,3 +57,11 @@ def test_memory_does_not_grow_with_all_pairs() -> None:
     assert len(hardest(vectors, 14.3, 100, block=256)) == 100
     assert tracemalloc.get_traced_memory()[1] < 16e6  # all pairs would take 72 MB
     tracemalloc.stop()
+
+
+def test_pairs_drawn_at_random_are_different_and_in_order() -> None:
+    rng = np.random.default_rng(0)
+    pairs = random_pairs(40, 100, rng)
+    assert len(pairs) == len(set(pairs)) == 100 and all(0 <= i < j < 40 for i, j in pairs)
+    assert len({i for pair in pairs for i in pair}) > 35
+    assert random_pairs(1, 5, rng) == [] and set(random_pairs(2, 5, rng)) <= {(0, 1)}
