@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -166,6 +166,21 @@ def _show_lines(console: Console, watch: Watch, shown: list[Estimate], over: thr
             stage, last = p.stage, time.monotonic()
             line = " · ".join([_description(p), *_spent(watch, shown, began)])
             console.print(line, highlight=False)
+
+
+def print_spans(title: str, rows: Iterable[tuple[str, str, str, str]], notes: Iterable[str]) -> None:
+    """A table of (what, low, likely, high) on stdout, and what it rests on."""
+    table = Table(title=title, title_justify="left", box=None)
+    table.add_column("")
+    for heading, style in (("low", "dim"), ("likely", "bold"), ("high", "dim")):
+        table.add_column(heading, justify="right", style=style, no_wrap=True, min_width=10)
+    for row in rows:
+        table.add_row(*row)
+    console = output()
+    console.print(table)
+    console.print()
+    for note in notes:
+        console.print(escape(note), highlight=False, soft_wrap=True)
 
 
 def print_result(console: Console, result: Result) -> None:

@@ -106,10 +106,7 @@ def expected_teaching(
     distinct = len({item.content_hash for item in found.items})
     if distinct >= 2:
         counts = _counts(distinct, recipe, what)
-    counts = {
-        kind: span.each(lambda x, kind=kind: max(0.0, math.ceil(x) - had.get(kind, 0)))  # type: ignore[misc]
-        for kind, span in counts.items()
-    }
+    counts = {kind: _less(span, had.get(kind, 0)) for kind, span in counts.items()}
     tokens_of_item = item_tokens(found, longest_side)
 
     def tokens(kind: str, representatives: int) -> tuple[float, float]:
@@ -132,6 +129,10 @@ def expected_teaching(
         measured=sum(usual.calls for kind, usual in took.items() if kind != "embed"),
         had=sum(had.get(kind, 0) for kind in counts),
     )
+
+
+def _less(span: Span, had: int) -> Span:
+    return span.each(lambda calls: max(0.0, math.ceil(calls) - had))
 
 
 def _counts(distinct: int, recipe: Recipe, what: What) -> dict[str, Span]:

@@ -82,10 +82,15 @@ def write_file(path: str | Path, payload: bytes) -> None:
             with suppress(OSError):
                 temporary.unlink()
             raise
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        settle(path.parent)
     except OSError as error:
         raise UsageError(f"{path} can't be written ({error.strerror or error}): choose another place.") from error
+
+
+def settle(path: Path) -> None:
+    """Have the disk know a file, or what lies in a folder. Raises OSError."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)

@@ -28,6 +28,7 @@ from serving.llava.about import About
 from serving.llava.checkpoint import Checkpoint
 from serving.llava.network import EmbeddingHead
 from serving.llava.prompt import Vocabulary
+from storage.artefacts import settle
 from storage.errors import UsageError
 from training.trainable import Trainable
 
@@ -51,8 +52,8 @@ def save(trained: Trainable, folder: Path, about: About) -> None:
             _write(trained, draft, folder, about)
             for path in draft.iterdir():
                 path.chmod(0o644)
-                _settle(path)
-            _settle(draft)
+                settle(path)
+            settle(draft)
             draft.rename(folder / _READY)
         finally:
             shutil.rmtree(draft, ignore_errors=True)
@@ -70,7 +71,7 @@ def complete(folder: Path) -> None:
     if ready.is_dir():
         for path in sorted(ready.iterdir()):
             path.replace(folder / path.name)
-        _settle(folder)
+        settle(folder)
         ready.rmdir()
 
 
@@ -140,12 +141,3 @@ def _write_head(head: EmbeddingHead, vocabulary: Vocabulary, folder: Path) -> No
 
 def _json(path: Path, told: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(told, indent=1, default=str) + "\n", encoding="utf-8")
-
-
-def _settle(path: Path) -> None:
-    """Have the disk know a file, or what lies in a folder."""
-    number = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)

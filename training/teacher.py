@@ -114,6 +114,17 @@ class Teacher:
                 break
         return answer
 
+    async def assess_all(self, asked: Iterable[Question]) -> dict[Question, Answer]:
+        """The answers to memberships, asked side by side, in the order of the questions."""
+        wanted = list(dict.fromkeys(asked))
+        answers: dict[Question, Answer] = {}
+
+        async def one(question: Question) -> None:
+            answers[question] = await self.assess(question)
+
+        await self.asker.each(partial(one, question) for question in wanted)
+        return {question: answers[question] for question in wanted}
+
     def _check_use(self, why: str) -> None:
         if not any(answer.kind == "describe" and answer.reply for answer in self.asker.answers.values()):
             raise EndpointMisbehaves(f"the teacher can describe no item: {why}; name another with --teacher")

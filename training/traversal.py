@@ -255,13 +255,8 @@ async def _disturb(
             if wrong not in told:
                 disturbed[wrong] = question
 
-    answers: dict[Question, Answer] = {}
-
-    async def one(wrong: Question) -> None:
-        answers[wrong] = await teacher.assess(wrong)
-
-    await teacher.asker.each(partial(one, wrong) for wrong in disturbed)
-    _take(found, found.noisy, {wrong: answers[wrong] for wrong in disturbed})
+    answers = await teacher.assess_all(disturbed)
+    _take(found, found.noisy, answers)
     for wrong, question in disturbed.items():
         verdicts = {conclusion_of(answers[wrong]), conclusion_of(told[question])}
         found.noisy_changed += Conclusion.UNKNOWN not in verdicts and len(verdicts) == 2
@@ -296,10 +291,4 @@ async def _estrange(
         question = membership(teacher.prompts, shown, [candidate])
         if question not in told:
             asked[question] = None
-    answers: dict[Question, Answer] = {}
-
-    async def one(question: Question) -> None:
-        answers[question] = await teacher.assess(question)
-
-    await teacher.asker.each(partial(one, question) for question in asked)
-    _take(found, found.strangers, {question: answers[question] for question in asked})
+    _take(found, found.strangers, await teacher.assess_all(asked))

@@ -9,15 +9,13 @@ import click
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
-from rich.table import Table
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 from agents.prompt_sets import choose_prompt_set
 from partita.commands import options
-from partita.display import output
+from partita.display import print_spans
 from partita.endpoints import check_built_in, check_kind
-from partita.estimate import Estimate
 from partita.expected import expected, measured
 from partita.settings import Parameters, make_parameters
 from storage.database import open_database
@@ -54,7 +52,8 @@ def command(collection: Path, criterion: str, db: str, prompts: str | None, max_
     if as_json:
         options.print_json(would.to_json())
     else:
-        _print(would, criterion)
+        title = f"{would.job.items:,} items by {escape(repr(criterion))}"
+        print_spans(title, would.rows(), would.notes())
 
 
 def _measured(db: str, parameters: Parameters) -> dict[str, Usual]:
@@ -75,18 +74,3 @@ def _scanned(collection: Path) -> Collection:
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("reading the collection", total=None)
         return scan(collection, lambda done, total: bar.update(task, completed=done, total=total))
-
-
-def _print(would: Estimate, criterion: str) -> None:
-    title = f"{would.job.items:,} items by {escape(repr(criterion))}"
-    table = Table(title=title, title_justify="left", box=None)
-    table.add_column("")
-    for heading, style in (("low", "dim"), ("likely", "bold"), ("high", "dim")):
-        table.add_column(heading, justify="right", style=style, no_wrap=True, min_width=10)
-    for row in would.rows():
-        table.add_row(*row)
-    console = output()
-    console.print(table)
-    console.print()
-    for note in would.notes():
-        console.print(escape(note), highlight=False, soft_wrap=True)

@@ -11,12 +11,9 @@ from typing import Any
 
 import click
 import yaml
-from rich.markup import escape
-from rich.table import Table
 
 from partita.commands import options
-from partita.display import output, progress_on, quiet_console
-from partita.expected_teaching import TeachingEstimate
+from partita.display import output, print_spans, progress_on, quiet_console
 from partita.keys import find_keys
 from partita.settings import read_environment
 from partita.train import BUILT_IN, Order, base_folder, foresee, is_small, train
@@ -80,7 +77,11 @@ def command(what: Any, collection: Path | None, criterion: str | None, teacher: 
     environment, console = read_environment(), quiet_console()
     console.quiet = environment.follows
     if estimate:
-        _print(foresee(order, scan(collection), limits), as_json)
+        would = foresee(order, scan(collection), limits)
+        if as_json:
+            options.print_json(would.to_json())
+        else:
+            print_spans("asked of the teacher", would.rows(), would.notes())
         return
     with open_database(db) as database, progress_on(console, lambda name: None) as watch:
         work = train(
@@ -98,22 +99,6 @@ def command(what: Any, collection: Path | None, criterion: str | None, teacher: 
     say.print(f"best of {outcome.epochs} epochs: {outcome.best}, with {measured}", highlight=False, soft_wrap=True)
     say.print(f"model: {out}\ncurves: {out}/training/curves.png", highlight=False)
     say.print(f"use it: partita run COLLECTION --by {shlex.quote(criterion)} --model {out}", highlight=False)
-
-
-def _print(would: TeachingEstimate, as_json: bool) -> None:
-    if as_json:
-        options.print_json(would.to_json())
-        return
-    table = Table(title="asked of the teacher", title_justify="left", box=None)
-    table.add_column("")
-    for heading, style in (("low", "dim"), ("likely", "bold"), ("high", "dim")):
-        table.add_column(heading, justify="right", style=style, no_wrap=True, min_width=10)
-    for row in would.rows():
-        table.add_row(*row)
-    say = output()
-    say.print(table)
-    for note in would.notes():
-        say.print(escape(note), highlight=False, soft_wrap=True)
 
 
 def _line(row: Mapping[str, Any], epochs: int) -> str:

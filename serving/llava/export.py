@@ -29,6 +29,7 @@ from serving.llava.network import Network, vectors_of
 from serving.llava.prompt import CHAT_TEMPLATE, END, IMAGE
 from serving.llava.tower import TowerConfig
 from serving.vllm import fault_of_name
+from storage.artefacts import settle
 from storage.errors import UsageError
 
 MANIFEST = "partita.json"
@@ -95,9 +96,9 @@ def _whole_or_not_at_all(out: Path) -> Iterator[Path]:
         for path in draft.rglob("*"):
             path.chmod(0o755 if path.is_dir() else 0o644)
         draft.chmod(0o755)
-        _settle(draft)
+        settle(draft)
         draft.rename(out)
-        _settle(out.parent)
+        settle(out.parent)
     except OSError as error:
         raise UsageError(
             f"{out} can't be written ({error.strerror or error}): make room, or name another folder"
@@ -105,15 +106,6 @@ def _whole_or_not_at_all(out: Path) -> Iterator[Path]:
     finally:
         if draft is not None:
             shutil.rmtree(draft, ignore_errors=True)
-
-
-def _settle(folder: Path) -> None:
-    """Have the disk know what lies in a folder."""
-    number = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
 
 
 def _write_weights(network: Network, folder: Path, shard_size: int) -> None:
