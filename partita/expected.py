@@ -5,15 +5,13 @@ from __future__ import annotations
 from agents.prompt_sets import PromptSet
 from partita.estimate import Estimate, Job, estimate, image_tokens, text_tokens
 from partita.prices import Prices
-from partita.settings import EMBEDDED, LOCAL, Parameters
+from partita.settings import BUILT_IN, EMBEDDED, LOCAL, Parameters
 from serving.sentences import PACKAGED
 from storage.database import Database
 from storage.images import Undecodable, opened
 from storage.items import Collection, Item
 from storage.spend import Usual, usual
 
-BUILT_IN = "partita-mini"
-"""The built-in model's name, under which its answers are in the ledger."""
 LOOKED_AT = 200
 """Items whose size is looked at, evenly spread over the collection."""
 

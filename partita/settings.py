@@ -18,6 +18,8 @@ from storage.urls import without_secrets
 DEFAULT_DB = "sqlite:///.partita/partita.db"
 EMBEDDED = "embedded"
 """The endpoint's name for the built-in model."""
+BUILT_IN = "partita-mini"
+"""The built-in model's name, under which its answers are in the ledger."""
 LOCAL = "local"
 """The embedding endpoint's name for a sentence embedder on this machine."""
 
@@ -199,8 +201,10 @@ def _folder_of(values: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str,
         if folder.is_dir():
             # As with a sentence embedder, its name is part of every question's key, not its place.
             return {"model_folder": str(folder), option: read_about(folder).name}
-        if len(Path(named).parts) > 1:
-            raise UsageError(f"--{option.replace('_', '-')} {named}: there is no such folder")
+        if named != BUILT_IN:
+            raise UsageError(
+                f"--{option.replace('_', '-')} {named}: there is no such folder, and the built-in model is {BUILT_IN}"
+            )
     return {}
 
 

@@ -18,6 +18,7 @@ from partita.keys import Keys
 from partita.prices import FREE
 from partita.result import AS_BEFORE
 from partita.running import Limits, scanned, until_stopped
+from partita.settings import BUILT_IN
 from partita.teaching import is_model, teaching
 from partita.watch import Watch
 from serving.images import encode_image
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 
     from training.course import Outcome
 
-BUILT_IN = "partita-mini"
-"""How the built-in model is named as a base."""
 ORDER = "order.json"
 """What a folder holds the training of."""
 _NEEDED = ("torch", "transformers", "accelerate", "peft", "matplotlib", "tensorboard")

@@ -15,8 +15,8 @@ import yaml
 from partita.commands import options
 from partita.display import output, print_spans, progress_on, quiet_console
 from partita.keys import find_keys
-from partita.settings import read_environment
-from partita.train import BUILT_IN, Order, base_folder, foresee, is_small, train
+from partita.settings import BUILT_IN, read_environment
+from partita.train import Order, base_folder, foresee, is_small, train
 from storage.database import open_database
 from storage.errors import UsageError
 from storage.items import scan

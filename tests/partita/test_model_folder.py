@@ -44,7 +44,8 @@ def test_it_is_asked_by_its_own_criteria_only(cli, folder):
     assert refused.code == 2 and "it was trained by suit" in refused.err
 
 
-def test_a_folder_that_is_not_there(cli):
+@pytest.mark.parametrize("name", ["runs/nothing", "nothing"])
+def test_a_folder_that_is_not_there(cli, name):
     assert cli("examples", "cards", "--kind", "cards", "--count", 2).code == 0
-    refused = cli("run", "cards", "--by", "suit", "--model", "runs/nothing")
-    assert refused.code == 2 and "--model runs/nothing: there is no such folder" in refused.err
+    refused = cli("run", "cards", "--by", "suit", "--model", name)
+    assert refused.code == 2 and f"--model {name}: there is no such folder" in refused.err
