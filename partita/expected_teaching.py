@@ -157,6 +157,6 @@ def _counts(distinct: int, recipe: Recipe, what: What) -> dict[str, Span]:
         each = (1 + recipe.noisy) * (1 + strangers)
         # Those held out are walked once.
         membership += (epochs.times(nodes) + Span(held, held, held)).times(each).times(PER_NODE)
-        most = [min(recipe.merges, n * (n - 1) / 2) for n in (nodes, held)]
+        most = [max(recipe.rehearsals, min(recipe.merges, n * (n - 1) / 2)) for n in (nodes, held)]
         merge = (epochs.times(most[0]) + Span(most[1], most[1], most[1])).times(MERGED)
     return {"describe": describe, "membership": membership, "merge": merge}

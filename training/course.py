@@ -204,7 +204,7 @@ class Course:
         found = await traverse(
             self._teacher, hashes, vectors, beta=self._crew.beta, threshold=recipe.threshold,
             representatives=recipe.representatives, merges=recipe.merges, noisy=recipe.noisy,
-            refused=recipe.refused, rng=rng,
+            refused=recipe.refused, rehearsals=recipe.rehearsals, rng=rng,
         )  # fmt: skip
         append(
             self._folder / "traversals.jsonl",

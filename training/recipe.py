@@ -42,6 +42,9 @@ class Recipe(BaseModel):
     """Share of assessments that should conclude NO; where a good graph gives fewer, strangers are put to clusters."""
     merges: int = Field(default=256, ge=0)
     """Most questions about two clusters in an epoch."""
+    rehearsals: int = Field(default=64, ge=0)
+    """Questions about two clusters in an epoch, at least: where few clusters leave few, halves of one and parts of two
+    are compared."""
     held_out: float = Field(default=0.1, gt=0, lt=1)
     """Share of the items that are never trained on; every epoch is measured on them."""
     held_out_pairs: int = Field(default=256, ge=2)
@@ -89,8 +92,8 @@ MOST = 256
 """Items held out at least, and at most: they are looked at after every epoch."""
 
 SMALL: Mapping[str, Any] = {
-    "epochs": 12, "pairs": 256, "random_pairs": 512, "captions": 2048, "nodes": 256, "merges": 64, "pool": 512,
-    "patience": 8, "micro_batch": 32, "rate": 3e-4, "weight_decay": 0.02, "emphasis": 4.0, "rank": 0,
+    "epochs": 12, "pairs": 256, "random_pairs": 512, "captions": 2048, "nodes": 256, "merges": 64, "rehearsals": 192,
+    "pool": 512, "patience": 8, "micro_batch": 32, "rate": 3e-4, "weight_decay": 0.02, "emphasis": 4.0, "rank": 0,
     "gradient_checkpointing": False, "augment": True, "checkpoint_seconds": 60,
 }  # fmt: skip
 """What differs for partita-mini, which is small enough to be trained whole on a CPU."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 from agents import questions
 from agents.conclusions import Conclusion, ending
@@ -21,6 +22,7 @@ from storage.errors import EndpointMisbehaves
 from storage.ledger import Answer
 from training.samples import Sample
 
+SIDES = ("Cluster A", "Cluster B")
 _EMBEDDING = re.compile(r"\s*<embedding>", re.IGNORECASE)
 
 Work = Callable[[], Awaitable[None]]
@@ -103,9 +105,9 @@ class Teacher:
         return told
 
     async def assess(self, asked: Question) -> Answer:
-        """The answer to a membership with one candidate; UNKNOWN is asked again up to three times (METHOD 5a)."""
-        *shown, candidate = [self.node[item] for _, item in asked.items]
-        subject = {"representatives": shown, "candidates": [candidate]}
+        """The answer to a membership with one candidate, or to a question about two clusters; UNKNOWN is asked again up
+        to three times (METHOD 5a)."""
+        subject = self._subject(asked)
         for attempt in range(ASKS):
             again = Question(asked.kind, asked.instruction, asked.items, attempt)
             answer = await self.asker.ask(again, component=None, step=None, subject=subject)
@@ -114,8 +116,16 @@ class Teacher:
                 break
         return answer
 
+    def _subject(self, asked: Question) -> dict[str, Any]:
+        """Whom a question shows, as the ledger has it."""
+        if asked.kind == "merge":
+            sides = [[self.node[item] for label, item in asked.items if label.startswith(side)] for side in SIDES]
+            return {"representatives": sides, "clusters": sides}
+        *shown, candidate = [self.node[item] for _, item in asked.items]
+        return {"representatives": shown, "candidates": [candidate]}
+
     async def assess_all(self, asked: Iterable[Question]) -> dict[Question, Answer]:
-        """The answers to memberships, asked side by side, in the order of the questions."""
+        """The answers to assessments, asked side by side, in the order of the questions."""
         wanted = list(dict.fromkeys(asked))
         answers: dict[Question, Answer] = {}
 

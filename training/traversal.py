@@ -16,7 +16,7 @@ import numpy.typing as npt
 from langchain_core.runnables import RunnableConfig
 
 from agents.conclusions import Conclusion
-from agents.questions import Question, membership
+from agents.questions import Question
 from graphs import component, merge
 from graphs.merging import Merging
 from graphs.paper import PaperMerger, PaperWalk
@@ -24,6 +24,7 @@ from graphs.relational import RelationalGraph, build_graph
 from graphs.threshold import DEGREES, MOST
 from graphs.traversal import Cluster, Row, Traversal
 from storage.ledger import Answer
+from training.contrasts import Contrasts
 from training.merging import NearestMerging
 from training.samples import Sample
 from training.teacher import Teacher, conclusion_of, sample_of
@@ -33,11 +34,6 @@ FEWEST = 0.5
 DENSEST = 2 * DEGREES[0]
 """Likewise one with a larger mean degree and nearly all nodes in one component: its clusters would each be asked of
 nearly every node, one question at a time."""
-NOISY_FROM = 3
-"""Of so many representatives one may be wrong and the cluster is still plain."""
-
-FAR = 0.3
-"""Share of strangers that come from any other cluster, not from the nearest."""
 
 _CONFIG: RunnableConfig = {"recursion_limit": 2**31 - 1}
 
@@ -66,8 +62,8 @@ class Traversed:
     """What a traversal came to."""
 
     samples: list[Sample] = field(default_factory=list)
-    """Memberships, merges, memberships with a wrong representative, then those about a stranger; each question once,
-    UNKNOWN ones left out."""
+    """Memberships, merges, memberships with a wrong representative, those about a stranger, rehearsed merges; each
+    question once, UNKNOWN ones left out."""
     clusters: list[list[str]] = field(default_factory=list)
     """Content hashes of the clusters that the teacher has found; nodes without an embedding are in none."""
     memberships: Verdicts = field(default_factory=Verdicts)
@@ -78,6 +74,8 @@ class Traversed:
     """So many of these came out other than without it."""
     strangers: Verdicts = field(default_factory=Verdicts)
     """Of the memberships about a node of another cluster, which were asked for the sake of NO."""
+    rehearsals: Verdicts = field(default_factory=Verdicts)
+    """Of the questions about two clusters, or two halves of one, that were asked for practice."""
     threshold: float = 0.0
     """τ of the graph."""
     calibrated: bool = False
@@ -95,6 +93,7 @@ async def traverse(
     merges: int,
     noisy: float,
     refused: float = 0.0,
+    rehearsals: int = 0,
     rng: np.random.Generator,
 ) -> Traversed:
     """Have the teacher find the clusters of some nodes.
@@ -108,6 +107,8 @@ async def traverse(
             a node of another cluster.
         refused: share of the memberships that should conclude NO. A good graph has hardly any: so many nodes of other
             clusters are then put to clusters, mostly of the nearest.
+        rehearsals: questions about two clusters that there should be at least. Where few clusters leave few, halves of
+            one cluster and parts of two are compared.
 
     Raises:
         Paused, EndpointError: as `Asker.ask`; called again with the same, it goes on where it stopped.
@@ -127,10 +128,17 @@ async def traverse(
 
     told = _memberships(teacher, within, parts, representatives)
     _take(found, found.memberships, told)
-    _take(found, found.merges, _comparisons(teacher, merging()))
+    compared = _comparisons(teacher, merging())
+    _take(found, found.merges, compared)
     found.clusters = [[teacher.hashes[v] for v in c.members] for c in united]
-    await _disturb(teacher, found, told, noisy, rng)
-    await _estrange(teacher, found, set(told), representatives, refused, by_node, rng)
+    contrasts = Contrasts(teacher, found.clusters, by_node, representatives, rng)
+    disturbed = await contrasts.wrong_representatives(told, noisy)
+    found.noisy_changed = sum(changed for _, changed in disturbed.values())
+    _take(found, found.noisy, {question: answer for question, (answer, _) in disturbed.items()})
+    yes, no = found.memberships.yes + found.noisy.yes, found.memberships.no + found.noisy.no
+    _take(found, found.strangers, await contrasts.strangers(set(told), yes, no, refused))
+    missing = rehearsals - (found.merges.yes + found.merges.no)
+    _take(found, found.rehearsals, await contrasts.merges(set(compared), missing))
     return found
 
 
@@ -233,62 +241,3 @@ def _take(found: Traversed, verdicts: Verdicts, told: Mapping[Question, Answer])
         verdicts.count(conclusion_of(answer))
         if (sample := sample_of(question, answer)) is not None:
             found.samples.append(sample)
-
-
-async def _disturb(
-    teacher: Teacher, found: Traversed, told: Mapping[Question, Answer], share: float, rng: np.random.Generator
-) -> None:
-    """Ask a share of the memberships once more, one representative replaced by a node of another cluster."""
-    home = {item: number for number, members in enumerate(found.clusters) for item in members}
-    others = [sorted(home.keys() - set(members)) for members in found.clusters]
-    asked = [question for question, answer in told.items() if conclusion_of(answer) is not Conclusion.UNKNOWN]
-    many = [question for question in asked if len(question.items) > NOISY_FROM]
-    chosen = sorted(rng.permutation(len(many))[: round(share * len(asked))].tolist())
-    disturbed: dict[Question, Question] = {}
-    for question in (many[number] for number in chosen):
-        *shown, candidate = [item for _, item in question.items]
-        strangers = [item for item in others[home[shown[0]]] if item != candidate]
-        place = int(rng.integers(len(shown)))
-        if strangers:
-            shown[place] = strangers[int(rng.integers(len(strangers)))]
-            wrong = membership(teacher.prompts, shown, [candidate])
-            if wrong not in told:
-                disturbed[wrong] = question
-
-    answers = await teacher.assess_all(disturbed)
-    _take(found, found.noisy, answers)
-    for wrong, question in disturbed.items():
-        verdicts = {conclusion_of(answers[wrong]), conclusion_of(told[question])}
-        found.noisy_changed += Conclusion.UNKNOWN not in verdicts and len(verdicts) == 2
-
-
-async def _estrange(
-    teacher: Teacher,
-    found: Traversed,
-    told: set[Question],
-    representatives: int,
-    share: float,
-    rows: Mapping[int, npt.NDArray[np.float32]],
-    rng: np.random.Generator,
-) -> None:
-    """Put nodes of other clusters to clusters until `share` of the memberships should be NO."""
-    yes, no = (a + b for a, b in zip(*((v.yes, v.no) for v in (found.memberships, found.noisy)), strict=True))
-    missing = min(yes, round(yes * share / (1 - share)) - no)
-    if missing <= 0 or len(found.clusters) < 2:
-        return
-    centres = np.stack([np.mean([rows[teacher.node[item]] for item in c], 0) for c in found.clusters])
-    alike = centres @ centres.T
-    np.fill_diagonal(alike, -np.inf)
-    members = [(number, item) for number, cluster in enumerate(found.clusters) for item in cluster]
-    asked: dict[Question, None] = {}
-    for place in rng.integers(len(members), size=missing).tolist():
-        home, candidate = members[place]
-        away = int(alike[home].argmax())
-        if rng.random() < FAR:
-            away = int(rng.choice([c for c in range(len(found.clusters)) if c != home]))
-        hosts = found.clusters[away]
-        shown = [hosts[k] for k in rng.permutation(len(hosts))[:representatives].tolist()]
-        question = membership(teacher.prompts, shown, [candidate])
-        if question not in told:
-            asked[question] = None
-    _take(found, found.strangers, await teacher.assess_all(asked))

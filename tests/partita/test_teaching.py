@@ -318,7 +318,7 @@ def test_ctrl_c_pauses_and_calls_in_flight_are_kept(db, truth, tmp_path):
 
 def test_the_estimate_bounds_what_a_recipe_asks(truth, tmp_path):
     found = scan(truth.write(tmp_path / "c"))
-    recipe = Recipe(epochs=10, pairs=100, nodes=32, merges=20, held_out_pairs=4)
+    recipe = Recipe(epochs=10, pairs=100, nodes=32, merges=20, rehearsals=0, held_out_pairs=4)
     price = Price(2.0, 8.0)
 
     def of(what: str, **more: Any):
@@ -333,6 +333,8 @@ def test_the_estimate_bounds_what_a_recipe_asks(truth, tmp_path):
     assert embedder.calls["describe"].high == 40 and embedder.calls["membership"].high == 36 * 35 / 2 + 4
     assert embedder.calls["merge"].high == 0 and agent.calls["describe"].high == 0
     assert agent.calls["merge"].high == 200 + 4 * 3 / 2 and agent.calls["membership"].low > 7 * 32
+    practised = expected_teaching(found, PROMPTS, recipe.model_copy(update={"rehearsals": 30}), "agent", price=price)
+    assert practised.calls["merge"].high == 10 * 30 + 30
     assert both.calls["membership"].high == embedder.calls["membership"].high + agent.calls["membership"].high
     had = of("both", had={"describe": 30, "membership": 10**6, "embed": 5})
     assert had.calls["describe"].high == 10 and had.calls["membership"].high == 0 and had.had == 10**6 + 30

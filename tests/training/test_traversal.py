@@ -156,3 +156,20 @@ async def test_strangers_are_put_to_clusters_where_hardly_anybody_was_refused() 
     assert len({sample.question for sample in found.samples}) == len(found.samples) == chat.asked
     again = await traversed(teacher, vectors, refused=0.4)
     assert again.samples == found.samples and chat.asked == len(found.samples)  # nothing is asked twice
+
+
+async def test_two_clusters_are_compared_often_enough_where_there_are_few() -> None:
+    values, vectors = items(200, noise=0.1)
+    teacher, chat = teacher_of(values)
+    found = await traversed(teacher, vectors, noisy=0.0, rehearsals=80)
+    walked = found.merges.yes + found.merges.no
+    assert walked < 20 and 70 <= walked + found.rehearsals.yes + found.rehearsals.no <= 80
+    assert 25 <= found.rehearsals.yes <= 45 and 25 <= found.rehearsals.no <= 45
+    practice = found.samples[-(found.rehearsals.yes + found.rehearsals.no) :]
+    for sample in practice:
+        sides = [{values[i] for label, i in sample.question.items if label.startswith(f"Cluster {n}")} for n in "AB"]
+        assert (sides[0] == sides[1]) == (read_conclusions(sample.reply).conclusions == (Conclusion.YES,))
+        assert not {i for label, i in sample.question.items if "A" in label} & {
+            i for label, i in sample.question.items if "Cluster B" in label
+        }
+    assert len({sample.question for sample in found.samples}) == len(found.samples) == chat.asked
