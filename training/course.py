@@ -59,6 +59,13 @@ class Outcome:
     """The epoch whose model is kept, from 1."""
     measured: Mapping[str, float]
     """Of that epoch, on held-out items."""
+    before: Mapping[str, float]
+    """Of the base, on the same."""
+
+    @property
+    def gained(self) -> bool:
+        """Whether that epoch was better than the base."""
+        return best_of([self.before, self.measured]) == 1
 
 
 class Course:
@@ -86,6 +93,7 @@ class Course:
             Paused: the budget is used up or the run was told to stop; the same command goes on.
         """
         exam = await self._exam()
+        before = await self._before(exam)
         with Curves(self._folder, self._crew.progress.step, len(self._measured)) as curves:
             while True:
                 if self._crew.progress.epoch > len(self._measured):
@@ -95,7 +103,7 @@ class Course:
                     break
                 self._watch.progress.part = f"epoch {self._crew.progress.epoch + 1}"
                 await self._learn(await self._units(self._crew.progress.epoch), curves)
-        return Outcome(len(self._measured), self._best + 1, self._measured[self._best])
+        return Outcome(len(self._measured), self._best + 1, self._measured[self._best], before)
 
     @property
     def _best(self) -> int:
@@ -239,8 +247,19 @@ class Course:
         with self._own("learn", 0):
             await asyncio.to_thread(crew.train_epoch, units, report)
 
-    async def _measure(self, exam: Sequence[Unit], curves: Curves) -> None:
-        """Measure the epoch just done, and keep its model if it is the best."""
+    async def _before(self, exam: Sequence[Unit]) -> dict[str, float]:
+        """What the base comes to, measured once: a training may be worse than what it began with."""
+        notes = self._crew.notes
+        if "before" not in notes and not self._crew.progress.step:
+            notes["before"] = await self._taken(exam)
+            await asyncio.to_thread(self._crew.keep)
+            if self._watch.on_epoch:
+                self._watch.on_epoch({"epoch": 0, **notes["before"], "best": False})
+        before: dict[str, float] = notes.get("before", {})  # begun before bases were measured: it stays unknown
+        return before
+
+    async def _taken(self, exam: Sequence[Unit]) -> dict[str, float]:
+        """What the model as it stands comes to."""
 
         def report(done: int) -> None:
             self._watch.progress.done = done
@@ -248,7 +267,11 @@ class Course:
 
         with self._own("measure", len(exam)):
             measured = await asyncio.to_thread(self._crew.evaluate, exam, report)
-        measured |= await self._by_itself(exam)
+        return measured | await self._by_itself(exam)
+
+    async def _measure(self, exam: Sequence[Unit], curves: Curves) -> None:
+        """Measure the epoch just done, and keep its model if it is the best."""
+        measured = await self._taken(exam)
         self._measured.append(measured)
         epoch = len(self._measured) - 1
         best = self._best == epoch

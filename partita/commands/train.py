@@ -97,6 +97,10 @@ def command(what: Any, collection: Path | None, criterion: str | None, teacher: 
     say = output()
     measured = ", ".join(f"{name} {value:.3f}" for name, value in outcome.measured.items())
     say.print(f"best of {outcome.epochs} epochs: {outcome.best}, with {measured}", highlight=False, soft_wrap=True)
+    if not outcome.gained:
+        said = ", ".join(f"{name} {value:.3f}" for name, value in outcome.before.items())
+        advice = f"no epoch was better than the base, which had {said}: give it more items or epochs, or keep the base"
+        say.print(advice, style="yellow", highlight=False, soft_wrap=True)
     say.print(f"model: {out}\ncurves: {out}/training/curves.png", highlight=False)
     say.print(f"use it: partita run COLLECTION --by {shlex.quote(criterion)} --model {out}", highlight=False)
 
@@ -104,5 +108,7 @@ def command(what: Any, collection: Path | None, criterion: str | None, teacher: 
 def _line(row: Mapping[str, Any], epochs: int) -> str:
     """An epoch in one line."""
     told = " · ".join(f"{name} {value:.3f}" for name, value in row.items() if isinstance(value, float))
+    if not row["epoch"]:
+        return f"before: {told}"
     mark = ", [green]best so far[/]" if row["best"] else ""
     return f"epoch {row['epoch']} of {epochs}{mark}: {told}"

@@ -59,6 +59,7 @@ def test_both_from_labels_to_a_session_that_says_supervised(cli, world):
     assert done.json["epochs"] == 2 and done.json["best"] in (1, 2)
     assert {"caption", "alike", "assessment", "auc", "edges", "verdicts"} <= set(done.json["measured"])
     assert "epoch 1 of 2" in done.err and "supervised" in done.err
+    assert done.err.count("before: caption") == 1 and set(done.json["before"]) == set(done.json["measured"])
     training = world / "out" / "training"
     log = [json.loads(line) for line in (training / "log.jsonl").read_text().splitlines()]
     measured = [row for row in log if "held_out" in row]
