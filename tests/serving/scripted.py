@@ -41,8 +41,6 @@ class Scripted:
     room: int | None = None
     full: bytes = b""
     turned_away: int = 0
-    worked: float = 0.0
-    """Seconds of work, all requests together."""
     connections: int = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -64,9 +62,7 @@ class Scripted:
                 if self.hold is not None:
                     await self.hold.wait()
                 if self.latency:
-                    began = asyncio.get_running_loop().time()
                     await asyncio.sleep(self.latency)
-                    self.worked += asyncio.get_running_loop().time() - began
                 answer = self.script(self, asked)
                 self.at_once -= 1
                 if answer == HANG:

@@ -1,10 +1,11 @@
-"""Endpoints that can't take all that we could ask at a time, over real sockets."""
+"""Endpoints that can't take all that we could ask at a time, over real sockets; how busy they are kept is told in
+simulated time (test_limit)."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -28,10 +29,9 @@ async def crowded(room: int | None, full: bytes = FULL, **more: Any) -> AsyncIte
             yield server, endpoint
 
 
-async def ask_all(endpoint: Endpoint, questions: int) -> tuple[float, list[int]]:
-    """Seconds that it takes, with 32 asking, and how often each question had to be asked."""
-    loop, todo, attempts = asyncio.get_running_loop(), iter(range(questions)), list[int]()
-    began = loop.time()
+async def ask_all(endpoint: Endpoint, questions: int) -> list[int]:
+    """How often each question had to be asked, with 32 asking."""
+    todo, attempts = iter(range(questions)), list[int]()
 
     async def worker() -> None:
         for n in todo:
@@ -39,16 +39,24 @@ async def ask_all(endpoint: Endpoint, questions: int) -> tuple[float, list[int]]
             attempts.append(reply.attempts)
 
     await asyncio.gather(*(worker() for _ in range(32)))
-    return loop.time() - began, attempts
+    return attempts
+
+
+async def comes_true(what: Callable[[], bool]) -> None:
+    for _ in range(6000):
+        if what():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it never came true")
 
 
 @pytest.mark.parametrize("full", [FULL, error("429 Too Many Requests"), error("503 Busy", Retry_After="1")])
 async def test_an_endpoint_with_room_for_four_is_kept_busy(full: bytes) -> None:
     told: list[str] = []
     async with crowded(4, full, on_retry=told.append) as (server, endpoint):
-        seconds, attempts = await ask_all(endpoint, 300)
+        attempts = await ask_all(endpoint, 300)
         assert len(attempts) == 300 and endpoint.in_flight == 0
-        assert server.worked / seconds / 4 > 0.75  # 0.95 with the machine to itself
+        assert server.most_at_once == 4
         assert endpoint.limit <= 6
         assert server.turned_away < 110
         assert 1 <= len(told) <= 6 and "at a time from now" in told[0]
@@ -59,13 +67,13 @@ async def test_an_endpoint_with_room_for_four_is_kept_busy(full: bytes) -> None:
 
 async def test_a_burst_of_refusals_is_outlived() -> None:
     told: list[str] = []
-    async with crowded(0, on_retry=told.append) as (server, endpoint):
+    full = error("429 Too Many Requests", "slow down", Retry_After="2")
+    async with crowded(0, full, on_retry=told.append) as (server, endpoint):
         asking = asyncio.create_task(ask_all(endpoint, 64))
-        await asyncio.sleep(0.1)
-        assert (server.turned_away, endpoint.in_flight, endpoint.limit) == (32, 0, 16)
-        assert len(told) == 1
+        await comes_true(lambda: server.turned_away == 32 and endpoint.in_flight == 0)
+        assert endpoint.limit == 16 and len(told) == 1
         server.room = None
-        _, attempts = await asking
+        attempts = await asking
         assert max(attempts) == 2 and server.turned_away == 32
         await ask_all(endpoint, 600)
         assert endpoint.limit == 32
@@ -74,9 +82,7 @@ async def test_a_burst_of_refusals_is_outlived() -> None:
 async def test_without_faults_all_places_are_taken() -> None:
     async with crowded(None) as (server, endpoint):
         server.latency = 0.2
-        seconds, attempts = await ask_all(endpoint, 320)
-        assert set(attempts) == {1} and server.most_at_once == 32
-        assert server.worked / seconds / 32 > 0.7  # 0.95 with the machine to itself
+        assert set(await ask_all(endpoint, 320)) == {1} and server.most_at_once == 32
 
 
 async def test_faults_of_single_calls_slow_nobody_down() -> None:
@@ -87,7 +93,7 @@ async def test_faults_of_single_calls_slow_nobody_down() -> None:
 
     async with scripted(every_tenth) as server, Endpoint(server.url, model="m", api_key=None) as endpoint:
         server.latency = 0.02
-        _, attempts = await ask_all(endpoint, 200)
+        attempts = await ask_all(endpoint, 200)
         assert endpoint.limit == 32 and max(attempts) > 1
 
 
@@ -120,10 +126,8 @@ async def test_a_silent_endpoint_takes_no_longer_to_give_up_the_more_is_in_fligh
             except EndpointUnreachable as e:
                 outcomes.append(e)
 
-        began = asyncio.get_running_loop().time()
         await asyncio.gather(*(one(n) for n in range(callers)))
         assert len(outcomes) == callers and all("no answer within" in str(e) for e in outcomes)
-        assert asyncio.get_running_loop().time() - began < 20  # 6 × 0.2 s and pauses between; one by one it was 38
         assert len(server.asked) < 100
 
 
