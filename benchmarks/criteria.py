@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--column", required=True)
     parser.add_argument("--part", type=float, default=0.75)
     parser.add_argument("--limit", type=int, help="so many images in all")
+    parser.add_argument("--apart", help="a column, such as `person`: images of one value of it stay in one part")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--base", type=Path, default=MINI)
     parser.add_argument("--what", default="both", choices=["embedder", "agent", "both"])
@@ -66,9 +67,16 @@ def split(asked: argparse.Namespace) -> tuple[Path | None, Path]:
     """Two collections: folders with a labels.csv of the one column."""
     with (asked.folder / "labels.csv").open(encoding="utf-8") as file:
         rows = sorted(csv.DictReader(file), key=lambda row: row["file"])
-    random.Random(asked.seed).shuffle(rows)
+    rng = random.Random(asked.seed)
+    rng.shuffle(rows)
     rows = rows[: asked.limit]
     cut = round(len(rows) * asked.part)
+    if asked.apart:
+        groups = sorted({row[asked.apart] for row in rows})
+        rng.shuffle(groups)
+        first = set(groups[: round(len(groups) * asked.part)])
+        rows.sort(key=lambda row: row[asked.apart] not in first)
+        cut = sum(row[asked.apart] in first for row in rows)
     folders = []
     for name, part in (("train", rows[:cut]), ("test", rows[cut:])):
         folder = asked.out / name
