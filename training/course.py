@@ -11,6 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,6 +84,8 @@ class Course:
         self._what, self._recipe, self._crew, self._teacher = what, recipe, crew, teacher
         self._folder, self._watch = folder, watcher
         self._held_out = self._set_aside(items)
+        # One thread for all that the model does: each that did some would keep the memory that it once needed.
+        self._worker = ThreadPoolExecutor(1)
         self._items = sorted(set(items) - set(self._held_out))
         self._measured: list[dict[str, float]] = self._crew.notes.setdefault("measured", [])
 
@@ -92,6 +95,10 @@ class Course:
         Raises:
             Paused: the budget is used up or the run was told to stop; the same command goes on.
         """
+        with self._worker:
+            return await self._run()
+
+    async def _run(self) -> Outcome:
         exam = await self._exam()
         before = await self._before(exam)
         with Curves(self._folder, self._crew.progress.step, len(self._measured)) as curves:
@@ -154,7 +161,7 @@ class Course:
         pool = [str(name) for name in rng.permutation(self._items)[:most]]
         vectors = await self._embedded(pool)
         if self._what != "agent":
-            mined = await asyncio.to_thread(hardest, vectors[: recipe.pool], self._crew.beta, recipe.pairs)
+            mined = await self._apart(hardest, vectors[: recipe.pool], self._crew.beta, recipe.pairs)
             drawn = random_pairs(min(len(pool), recipe.pool), recipe.random_pairs, rng)
             units += await self._captioned([*mined, *(pair for pair in drawn if pair not in set(mined))], pool)
             seen = [str(name) for name in rng.permutation(self._items)[: recipe.captions]]
@@ -190,7 +197,7 @@ class Course:
             return found
 
         with self._own(stage, len(asked)):
-            return await asyncio.to_thread(parts)
+            return await self._apart(parts)
 
     async def _captioned(self, pairs: Sequence[tuple[int, int]], hashes: Sequence[str]) -> list[Unit]:
         """Pairs with the teacher's captions and labels; those that it could not caption are left out."""
@@ -245,14 +252,14 @@ class Course:
                 raise
 
         with self._own("learn", 0):
-            await asyncio.to_thread(crew.train_epoch, units, report)
+            await self._apart(crew.train_epoch, units, report)
 
     async def _before(self, exam: Sequence[Unit]) -> dict[str, float]:
         """What the base comes to, measured once: a training may be worse than what it began with."""
         notes = self._crew.notes
         if "before" not in notes and not self._crew.progress.step:
             notes["before"] = await self._taken(exam)
-            await asyncio.to_thread(self._crew.keep)
+            await self._apart(self._crew.keep)
             if self._watch.on_epoch:
                 self._watch.on_epoch({"epoch": 0, **notes["before"], "best": False})
         before: dict[str, float] = notes.get("before", {})  # begun before bases were measured: it stays unknown
@@ -266,7 +273,7 @@ class Course:
             self._watch.check()
 
         with self._own("measure", len(exam)):
-            measured = await asyncio.to_thread(self._crew.evaluate, exam, report)
+            measured = await self._apart(self._crew.evaluate, exam, report)
         return measured | await self._by_itself(exam)
 
     async def _measure(self, exam: Sequence[Unit], curves: Curves) -> None:
@@ -277,9 +284,9 @@ class Course:
         best = self._best == epoch
         if best:
             tag = hashlib.sha256(json.dumps([epoch, measured]).encode()).hexdigest()[:8]
-            await asyncio.to_thread(self._crew.save, tag)
+            await self._apart(self._crew.save, tag)
         curves.epoch(self._crew.progress.step, epoch, measured, best)
-        await asyncio.to_thread(self._crew.keep)
+        await self._apart(self._crew.keep)
         if self._watch.on_epoch:
             self._watch.on_epoch({"epoch": epoch + 1, **measured, "best": best})
 
@@ -303,6 +310,10 @@ class Course:
             yield
         finally:
             progress.seconds[stage] = progress.seconds.get(stage, 0.0) + time.monotonic() - begun
+
+    async def _apart(self, work: Callable[..., T], *given: Any) -> T:
+        """What the model does, beside the teacher's event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._worker, work, *given)
 
     def _rng(self, *what: int) -> np.random.Generator:
         return np.random.default_rng([self._recipe.seed, *what])

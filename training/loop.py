@@ -23,6 +23,8 @@ from training.rate import rate_after
 from training.recipe import Recipe
 from training.samples import Pair, Sample, Unit
 
+AT_ONCE = 64
+"""Images that a device sees in one pass: where the tower is trained, they are what takes the memory."""
 Report = Callable[[int, int, Mapping[str, float]], None]
 """Called after every step with (steps done in the epoch, steps of the epoch, what the step measured)."""
 _SETTLED = "train with a lower `rate` in another --out, or look at the labels"
@@ -70,6 +72,20 @@ def batches(units: Sequence[Unit], size: int, seed: int, epoch: int) -> list[lis
                 ((i + 0.5) / len(parts), kind, [own[int(place)] for place in part]) for i, part in enumerate(parts)
             ]
     return [batch for _, _, batch in sorted(placed, key=lambda told: told[:2])]
+
+
+def pieces_of(units: Sequence[Unit], size: int) -> list[list[Unit]]:
+    """Micro batches: at most `size` units that show at most AT_ONCE images, or one that shows more."""
+    pieces: list[list[Unit]] = []
+    seen = 0
+    for unit in units:
+        shown = sum(len(sample.question.items) for sample in samples_of(unit))
+        if not pieces or len(pieces[-1]) == size or seen + shown > AT_ONCE:
+            pieces.append([])
+            seen = 0
+        pieces[-1].append(unit)
+        seen += shown
+    return pieces
 
 
 class Loop:
@@ -127,7 +143,7 @@ class Loop:
         # Units of like length stand together, so that little is padding, and every process has some of each.
         mine = sorted(batch, key=_length)[rank::world]
         # A process without a unit takes part all the same: the others wait for its gradient.
-        pieces = [mine[at : at + self._recipe.micro_batch] for at in range(0, len(mine), self._recipe.micro_batch)]
+        pieces = pieces_of(mine, self._recipe.micro_batch)
         labelled = sum(isinstance(unit, Pair) and unit.same is not None for unit in batch)
         self.optimizer.zero_grad(set_to_none=True)
         sums = torch.zeros(2)

@@ -23,6 +23,7 @@ from serving.llava import published
 from serving.llava.checkpoint import EMBEDDING_WIDTH
 from serving.llava.tower import TowerConfig
 from storage.errors import UsageError
+from training.loop import AT_ONCE
 from training.recipe import Recipe
 from training.trainable import LINEAR, WHOLE
 
@@ -146,9 +147,8 @@ def _activations(config: LlavaConfig | LlavaOnevisionConfig, recipe: Recipe, bfl
     images, tiles = 2 * recipe.representatives, _tiles(config)
     of_image = _image_tokens(config)
     # A micro batch of pairs has two rows an image each; one of assessments has long rows.
-    rows, shown = max(
-        ((2 * recipe.micro_batch, 1), (recipe.micro_batch, images)), key=lambda c: c[0] * (_TEXT + c[1] * of_image)
-    )
+    longest = max(1, min(recipe.micro_batch, AT_ONCE // images))
+    rows, shown = max(((2 * recipe.micro_batch, 1), (longest, images)), key=lambda c: c[0] * (_TEXT + c[1] * of_image))
     tokens, one = rows * (_TEXT + shown * of_image), 2 if bfloat16 else 4
     # Of a token in a layer: the inputs of its products, two norms in float32, queries, keys, values, the inner layer
     # four times; LoRA keeps every input once more, behind dropout.

@@ -25,7 +25,7 @@ from tests.serving import tiny
 from tests.training.lessons import RECIPE, assessment, caption, chat, image, pair, trained, units
 from training.learner import STATE, Learner
 from training.lesson import Lesson
-from training.loop import batches, kind_of
+from training.loop import AT_ONCE, batches, kind_of, pieces_of, samples_of
 from training.losses import Losses
 from training.pictures import Pictures, augmented
 from training.recipe import read_recipe
@@ -364,6 +364,18 @@ def test_batches_are_of_one_kind_and_follow_from_the_seed() -> None:
     assert [len(batch) for batch in made] == [8, 5, 8, 5, 7]
     assert made == batches(told, 8, 3, 1) != batches(told, 8, 3, 2)
     assert sorted(map(repr, told)) == sorted(repr(unit) for batch in made for unit in batch)
+
+
+def test_a_micro_batch_is_cut_by_the_images_that_it_shows() -> None:
+    long = [assessment(list(range(9)), 30)] * 20
+    told = [*units(20, 0), *long, assessment(list(range(90)), 91)]
+    made = pieces_of(told, 32)
+    assert [unit for piece in made for unit in piece] == told
+    assert [len(piece) for piece in made] == [22, 6, 6, 6, 1]
+    shown = [sum(len(sample.question.items) for unit in piece for sample in samples_of(unit)) for piece in made]
+    assert max(shown[:-1]) <= AT_ONCE < shown[-1]
+    assert [len(piece) for piece in pieces_of(units(5, 0), 2)] == [2, 2, 1]
+    assert pieces_of([], 4) == []
 
 
 def test_kept_pixels_are_what_serving_sees(base: Path) -> None:
