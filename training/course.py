@@ -26,7 +26,7 @@ from storage.artefacts import write_file
 from storage.errors import UsageError
 from training.crew import Crew
 from training.curves import Curves, append
-from training.exam import Rows, assessments, best_of, near_and_far, told_apart, verdicts
+from training.exam import Rows, assessments, best_of, first_of, near_and_far, told_apart, verdicts
 from training.mining import hardest, random_pairs
 from training.recipe import Recipe, What, held_out_of
 from training.samples import Pair, Sample, Unit, from_json, to_json
@@ -65,8 +65,8 @@ class Outcome:
 
     @property
     def gained(self) -> bool:
-        """Whether that epoch was better than the base."""
-        return best_of([self.before, self.measured]) == 1
+        """Whether that epoch was better than the base, by more than chance."""
+        return first_of([self.before, self.measured]) == 1
 
 
 class Course:
@@ -114,11 +114,11 @@ class Course:
 
     @property
     def _best(self) -> int:
-        """The epoch, from 0, that was best on held-out items."""
+        """The epoch, from 0, that is kept: the best on held-out items."""
         return best_of(self._measured)
 
     def _is_past_its_best(self) -> bool:
-        return bool(self._measured) and len(self._measured) - 1 - self._best >= self._recipe.patience
+        return bool(self._measured) and len(self._measured) - 1 - first_of(self._measured) >= self._recipe.patience
 
     def _set_aside(self, items: Sequence[str]) -> list[str]:
         """The held-out items: drawn once, so that none is ever learnt from, however the collection grows."""

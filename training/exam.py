@@ -16,6 +16,9 @@ LOSSES = ("caption", "alike", "assessment")
 """What is minimised."""
 ANSWERED = 192
 """Assessments that the model concludes by itself, at most, when an epoch is measured."""
+CHANCE = 0.01
+"""What an epoch is measured by comes out otherwise by so much: the standard error of ANSWERED verdicts, nearly all
+right."""
 
 Rows = npt.NDArray[np.float32]
 
@@ -57,14 +60,32 @@ def verdicts(asked: Sequence[Sample], replies: Sequence[str]) -> float:
 
 
 def best_of(epochs: Sequence[Mapping[str, float]]) -> int:
-    """The place of the best of what epochs measured, the earliest of equals: by what the model does by itself, then by
-    its losses."""
-    return min(range(len(epochs)), key=lambda epoch: (*_worse(epochs[epoch]), epoch))
+    """The place of the best of what epochs measured: the latest that is no worse than the best by more than chance.
+
+    Held-out items come from the collection that is learnt: what they no longer tell apart, training longer still helps
+    on others.
+    """
+    return _as_good_as_any(epochs)[-1]
 
 
-def _worse(measured: Mapping[str, float]) -> tuple[float, float]:
+def first_of(epochs: Sequence[Mapping[str, float]]) -> int:
+    """The place from which on none was better by more than chance."""
+    return _as_good_as_any(epochs)[0]
+
+
+def _as_good_as_any(epochs: Sequence[Mapping[str, float]]) -> list[int]:
+    """Places, by what the model does by itself; where that was not measured, that of the least losses."""
+    found = [_done(measured) for measured in epochs]
+    if any(done is None for done in found):
+        losses = [sum(measured[name] for name in LOSSES if name in measured) for measured in epochs]
+        return [min(range(len(losses)), key=losses.__getitem__)]
+    done = [one for one in found if one is not None]
+    return [place for place, one in enumerate(done) if one >= max(done) - CHANCE]
+
+
+def _done(measured: Mapping[str, float]) -> float | None:
     done = [measured[name] for name in ("auc", "verdicts") if name in measured]
-    return (-round(sum(done) / max(1, len(done)), 3), sum(measured[name] for name in LOSSES if name in measured))
+    return sum(done) / len(done) if done else None
 
 
 def _item(sample: Sample) -> str:

@@ -50,7 +50,7 @@ class Recipe(BaseModel):
     held_out_pairs: int = Field(default=256, ge=2)
     """Pairs of held-out items that every epoch is measured on."""
     patience: int = Field(default=6, ge=1)
-    """Epochs without a better one after which training stops; the best one is what is kept."""
+    """Epochs without a better one after which training stops; what is kept is the latest that is as good as any."""
 
     batch: int = Field(default=32, ge=1)
     """Pairs, or assessments, in one step of the optimiser, over all devices."""

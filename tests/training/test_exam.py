@@ -7,7 +7,7 @@ import numpy as np
 from agents import questions
 from agents.conclusions import Conclusion, ending
 from agents.prompt_sets import set_for_criterion
-from training.exam import ANSWERED, assessments, best_of, near_and_far, told_apart, verdicts
+from training.exam import ANSWERED, assessments, best_of, first_of, near_and_far, told_apart, verdicts
 from training.samples import Pair, Sample
 
 PROMPTS = set_for_criterion("suit")
@@ -51,12 +51,22 @@ def test_verdicts_are_counted_and_what_is_no_conclusion_is_wrong() -> None:
     assert assessments([]) == []
 
 
-def test_the_best_epoch_is_the_one_that_does_best_by_itself() -> None:
+def test_the_epoch_that_is_kept_is_the_latest_that_is_as_good_as_any() -> None:
     epochs = [
         {"auc": 0.9, "verdicts": 0.8, "caption": 0.1},
         {"auc": 0.9, "verdicts": 0.9, "caption": 0.5},
-        {"auc": 0.9, "verdicts": 0.9, "caption": 0.4},
-        {"auc": 0.9002, "verdicts": 0.9, "caption": 0.4},
+        {"auc": 0.91, "verdicts": 0.9, "caption": 0.4},
+        {"auc": 0.9, "verdicts": 0.895, "caption": 0.9},
+        {"auc": 0.9, "verdicts": 0.85, "caption": 0.1},
     ]
-    assert best_of(epochs) == 2  # the last one's lead is less than is told apart
-    assert best_of([{"caption": 0.3}, {"caption": 0.2}]) == 1
+    assert (first_of(epochs), best_of(epochs)) == (1, 3)
+    assert (first_of([*epochs, {"auc": 1.0, "verdicts": 1.0}]), best_of([*epochs, {"auc": 1.0, "verdicts": 1.0}])) == (
+        5,
+        5,
+    )
+    assert first_of([epochs[1], epochs[3]]) == 0  # nothing was gained
+
+
+def test_where_only_losses_are_known_the_least_is_kept() -> None:
+    told = [{"caption": 0.3}, {"caption": 0.2}, {"caption": 0.2, "assessment": 0.1}]
+    assert (first_of(told), best_of(told)) == (1, 1)
