@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,6 +20,7 @@ from partita.prices import find_prices
 from partita.result import Result
 from partita.settings import Environment, make_parameters, read_environment
 from partita.spend import Spend, spend_of
+from partita.steering import Steering
 from partita.stored import result_of
 from storage.database import open_database
 from storage.sessions import load_session
@@ -141,6 +143,12 @@ class Session:
         with open_database(self._url) as database:
             return spend_of(database, self.name, prices)
 
+    @contextmanager
+    def steering(self) -> Iterator[Steering]:
+        """Correct the clusters by hand: ``with session.steering() as hands: hands.move(["a.png"], to=2)``."""
+        with open_database(self._url) as database:
+            yield Steering(database, self.name)
+
     def export(self, to: str | Path, *, copy: bool = False) -> Path:
         """Write the partition as ``.csv``, ``.json``, ``.parquet``, or a folder with one sub-folder per cluster."""
         return export(self.result(), self._collection(), Path(to), copy=copy)
@@ -159,7 +167,7 @@ class Session:
         true = read_labels(Path(labels), column, self._collection(), list(found), result.texts)
         common = sorted(true)
         score = score_labels([found[i] for i in common], [true[i] for i in common], result.calls_per_item)
-        return replace(score, supervised=result.supervised)
+        return replace(score, supervised=result.supervised, corrections=result.corrections)
 
     def _collection(self) -> Path:
         with open_database(self._url) as database:

@@ -213,6 +213,8 @@ def print_result(console: Console, result: Result) -> None:
         + f"\n{calls or 'no calls'} · {result.calls_per_item:.2f} questions per item",
         highlight=False,
     )
+    if result.corrections:
+        console.print(f"corrected by hand: {result.corrections} (`partita correct {escape(result.session)} list`)")
     if result.supervised and result.policy != TEACHER:
         console.print("supervised: its model learnt from labels", highlight=False)
     if result.policy == TEACHER:

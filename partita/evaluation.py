@@ -29,11 +29,14 @@ class Score:
     calls_per_item: float | None = None
     supervised: bool = False
     """Whether the session's model learnt from labels. In the JSON only if so."""
+    corrections: int = 0
+    """What people have corrected in the partition. In the JSON only if there is any."""
 
     def to_json(self) -> dict[str, Any]:
         """As CONTRACT 3 prints it."""
-        told = asdict(self)
-        return told if self.supervised else {name: value for name, value in told.items() if name != "supervised"}
+        return {
+            name: value for name, value in asdict(self).items() if value or name not in ("supervised", "corrections")
+        }
 
 
 def score_labels(found: Sequence[object], true: Sequence[object], calls_per_item: float | None = None) -> Score:

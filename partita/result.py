@@ -56,6 +56,8 @@ class Result:
     """Why the session is paused or has failed."""
     supervised: bool = False
     """Whether its model learnt from labels, or labels answered. In the JSON only if so."""
+    corrections: int = 0
+    """What people have corrected and not undone. In the JSON only if there is any."""
     texts: dict[str, str] = field(default_factory=dict, repr=False)
     """What each text says, by the item's name; empty for images. Not part of the JSON."""
 
@@ -94,6 +96,8 @@ class Result:
             del out["why"]
         if not self.supervised:
             del out["supervised"]
+        if not self.corrections:
+            del out["corrections"]
         for cluster in out["clusters"]:
             if cluster["confidence"] is None:
                 del cluster["confidence"]

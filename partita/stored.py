@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from graphs.corrections import Correction, corrected
 from graphs.partition import PARTITION, Partition
 from partita.result import ClusterResult, FailedItem, Result
 from serving.llava.about import SUPERVISED
 from storage import artefacts
+from storage.corrections import said
 from storage.database import Database
 from storage.ledger import tally
 from storage.locks import is_locked
@@ -25,7 +30,8 @@ def result_of(db: Database, name: str) -> Result:
         if row.node is not None:
             names.setdefault(row.node, []).append(row.name)
     stored = artefacts.get(db, record.id, PARTITION)
-    partition = Partition.from_bytes(stored) if stored else Partition(())
+    hands = [correction_of(one.subject) for one in said(db, record.id) if one.holds and one.subject["did"] != "undo"]
+    partition = corrected(Partition.from_bytes(stored), hands) if stored else Partition(())
     sure = partition.confidence
     clusters = [
         ClusterResult(
@@ -50,8 +56,19 @@ def result_of(db: Database, name: str) -> Result:
         seconds=record.seconds,
         why=record.why,
         supervised=any(SUPERVISED in str(record.parameters.get(name)) for name in ("model", "embed_model")),
+        corrections=len(hands) if stored else 0,
         texts={row.name: row.text for row in rows if row.text is not None},
     )
+
+
+def node_of(db: Database, session_id: str) -> dict[str, int]:
+    """The node of each item that can be clustered, by the item's name, in their order."""
+    return {row.name: row.node for row in load_items(db, session_id) if row.node is not None}
+
+
+def correction_of(subject: Mapping[str, Any]) -> Correction:
+    """A correction as the ledger holds it."""
+    return Correction(subject["did"], tuple(subject["items"]), tuple(subject["others"]), subject["name"])
 
 
 def status_now(db: Database, record: SessionRecord) -> str:

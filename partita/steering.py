@@ -1,0 +1,172 @@
+"""What a person does to a session's clusters, by the numbers and names that they see.
+
+It is stored as evidence of a person's (`storage.corrections`) and done to whatever the agents come to, now and after
+`partita resume` (`graphs.corrections`); the agents' own answers, and what is counted of them, stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from graphs.corrections import MEANT, Did
+from partita.result import Result
+from partita.stored import node_of, result_of
+from storage import corrections
+from storage.database import Database
+from storage.errors import UsageError
+from storage.ledger import storable
+from storage.sessions import load_session
+
+LONGEST = 200
+"""Characters of a cluster's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A correction as a person reads it."""
+
+    id: int
+    did: str
+    """As in `graphs.corrections`, or undo."""
+    items: list[str]
+    others: list[str]
+    name: str | None
+    of: int | None
+    """What an undo undoes."""
+    why: str | None
+    at: str
+    """ISO 8601, UTC."""
+    holds: bool
+
+
+class Steering:
+    """Corrects one session. Every method gives the correction's id.
+
+    Raises:
+        UnknownSession: no session of that name.
+        UsageError: from any method, where there is no such item or cluster, or nothing to do; nothing is stored then.
+    """
+
+    def __init__(self, db: Database, session: str) -> None:
+        self._db, self._record = db, load_session(db, session)
+
+    def move(self, items: Sequence[str], to: int, why: str | None = None) -> int:
+        """Put items into the cluster with the id `to`."""
+        result, chosen = self._chosen(items)
+        target = result.cluster(to)
+        if not set(chosen) - set(target.items):
+            raise UsageError(f"cluster {to} ({target.name}) holds {_listed(chosen)} already")
+        return self._say("move", chosen, [item for item in target.items if item not in set(chosen)], why=why)
+
+    def split(self, items: Sequence[str], name: str | None = None, why: str | None = None) -> int:
+        """Make items a cluster of their own; without a name it is called after the one they leave."""
+        result, chosen = self._chosen(items)
+        for cluster in result.clusters:
+            if set(cluster.items) == set(chosen):
+                raise UsageError(f"{_listed(chosen)}: that is all of cluster {cluster.id}, there is nothing to split")
+        return self._say("split", chosen, name=name, why=why)
+
+    def unite(self, clusters: Sequence[int], why: str | None = None) -> int:
+        """Make two or more clusters one; it keeps the name of the largest. The id is that of the last of these."""
+        result = self._result()
+        found = [result.cluster(number) for number in dict.fromkeys(clusters)]
+        if len(found) < 2:
+            raise UsageError("name two clusters, or more")
+        first, *rest = found
+        return [self._say("unite", first.items, cluster.items, why=why) for cluster in rest][-1]
+
+    def rename(self, cluster: int, name: str, why: str | None = None) -> int:
+        """Call a cluster otherwise."""
+        if not name.strip():
+            raise UsageError("the name is empty")
+        return self._say("rename", self._result().cluster(cluster).items, name=name, why=why)
+
+    def together(self, items: Sequence[str], why: str | None = None) -> int:
+        """Say that items belong together: they stand where most of them do."""
+        result, chosen = self._chosen(items, least=2)
+        if any(set(chosen) <= set(cluster.items) for cluster in result.clusters):
+            raise UsageError(f"{_listed(chosen)} are together already")
+        return self._say("together", chosen, why=why)
+
+    def apart(self, items: Sequence[str], others: Sequence[str], why: str | None = None) -> int:
+        """Say that `items` don't belong with `others`: those that stand with one of them leave."""
+        result, chosen = self._chosen(items)
+        _, kept = self._chosen(others)
+        if both := set(chosen) & set(kept):
+            raise UsageError(f"{_listed(sorted(both))}: an item is not apart from itself")
+        if not any(set(chosen) & set(c.items) and set(kept) & set(c.items) for c in result.clusters):
+            raise UsageError(f"{_listed(chosen)} and {_listed(kept)} are apart already")
+        return self._say("apart", chosen, kept, why=why)
+
+    def undo(self, number: int | None = None) -> Told:
+        """Undo a correction, the last that holds where no id is given. Undoing what undid one brings it back."""
+        undone = corrections.undo(self._db, self._record.id, number)
+        return next(one for one in self.told() if one.id == undone.id)
+
+    def told(self) -> list[Told]:
+        """Everything that was said, in order."""
+        names = {node: name for name, node in reversed(node_of(self._db, self._record.id).items())}
+
+        def named(nodes: Sequence[int]) -> list[str]:
+            return [names[node] for node in nodes if node in names]
+
+        return [
+            Told(
+                id=one.id,
+                did=one.subject["did"],
+                items=named(one.subject.get("items", ())),
+                others=named(one.subject.get("others", ())),
+                name=one.subject.get("name"),
+                of=one.subject.get("of"),
+                why=one.why,
+                at=one.at.isoformat(timespec="seconds"),
+                holds=one.holds,
+            )
+            for one in corrections.said(self._db, self._record.id)
+        ]
+
+    def _result(self) -> Result:
+        result = result_of(self._db, self._record.name)
+        result.require_clusters()
+        return result
+
+    def _chosen(self, items: Sequence[str], least: int = 1) -> tuple[Result, list[str]]:
+        result, chosen = self._result(), list(dict.fromkeys(items))
+        there = {item for cluster in result.clusters for item in cluster.items}
+        if unknown := [item for item in chosen if item not in there]:
+            raise UsageError(
+                f"no cluster holds {_listed(unknown)}: items are named as `partita export {self._record.name} "
+                "--to items.csv` lists them"
+            )
+        if len(chosen) < least:
+            raise UsageError("name two items, or more")
+        return result, chosen
+
+    def _say(
+        self,
+        did: Did,
+        items: Sequence[str],
+        others: Sequence[str] = (),
+        name: str | None = None,
+        why: str | None = None,
+    ) -> int:
+        node = node_of(self._db, self._record.id)
+        if did in ("unite", "rename"):  # they only say which cluster is meant
+            items = items[:MEANT]
+        if did in ("unite", "move"):
+            others = others[:MEANT]
+        told = {"did": did, "items": _nodes(items, node), "others": _nodes(others, node), "name": _name(name)}
+        return corrections.say(self._db, self._record.id, told, why)
+
+
+def _nodes(items: Sequence[str], node: Mapping[str, int]) -> list[int]:
+    return list(dict.fromkeys(node[item] for item in items))
+
+
+def _name(name: str | None) -> str | None:
+    return None if name is None or not name.strip() else storable(" ".join(name.split()))[:LONGEST]
+
+
+def _listed(items: Sequence[str]) -> str:
+    return ", ".join(items[:3]) + (f" and {len(items) - 3} more" if len(items) > 3 else "")
