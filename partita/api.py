@@ -143,6 +143,13 @@ class Session:
         with open_database(self._url) as database:
             return spend_of(database, self.name, prices)
 
+    def fork(self, prompts: str, *, session: str | None = None) -> Session:
+        """A new session with other prompts, a file or a shipped set; its ``resume()`` asks only what they change."""
+        from partita.forking import fork
+
+        with open_database(self._url) as database:
+            return Session(fork(database, self.name, prompts, session=session).session, self._url)
+
     @contextmanager
     def steering(self) -> Iterator[Steering]:
         """Correct the clusters by hand: ``with session.steering() as hands: hands.move(["a.png"], to=2)``."""

@@ -67,7 +67,18 @@ def default_name(criterion: str, now: datetime | None = None) -> str:
     return f"{slug}-{(now or datetime.now()):%Y%m%d-%H%M%S}"
 
 
-def _check_name(name: str) -> str:
+def free_name(criterion: str, taken: set[str]) -> str:
+    """The default name, numbered where a session has it already."""
+    named = first = default_name(criterion)
+    number = 1
+    while named in taken:
+        number += 1
+        named = f"{first}-{number}"
+    return named
+
+
+def check_name(name: str) -> str:
+    """The name; raises UsageError where a session can't be called so."""
     if not re.fullmatch(r"[\w][\w.-]{0,99}", name):
         raise UsageError(f"--session {name!r}: use up to 100 letters, digits, '.', '-' and '_'")
     return name
@@ -98,14 +109,9 @@ async def begin(
         raise UsageError("--by: the criterion is empty; say in words what to cluster by, e.g. --by suit")
     prompt_set = choose_prompt_set(criterion, prompts)
     check_built_in(parameters, criterion)
-    named = _check_name(name or default_name(criterion))
     taken = {session.name for session in list_sessions(db)}
-    if name is None:
-        first, number = named, 1
-        while named in taken:
-            number += 1
-            named = f"{first}-{number}"
-    elif named in taken:
+    named = free_name(criterion, taken) if name is None else check_name(name)
+    if named in taken:
         raise SessionExists(
             f"there is a session {named!r} already: `partita resume {named}` goes on with it; or name another"
         )

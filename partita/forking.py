@@ -1,0 +1,65 @@
+"""A session made from another with other prompts: only what the new words change is asked again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from agents.prompt_sets import PromptSet, QuestionKind, choose_prompt_set, prompt_hash
+from graphs.session import GRAPH, VECTORS
+from partita.result import TEACHER
+from partita.running import check_name, free_name
+from storage.database import Database
+from storage.errors import UsageError
+from storage.forks import fork as store
+from storage.sessions import SessionRecord, list_sessions, load_session
+
+_KINDS: tuple[QuestionKind, ...] = ("describe", "membership", "merge")
+
+
+@dataclass(frozen=True, slots=True)
+class Forked:
+    """What came of it."""
+
+    session: str
+    reused: Mapping[str, int]
+    """Answers taken over, by kind."""
+    again: tuple[str, ...]
+    """Kinds of questions that the new prompts word otherwise."""
+
+    def line(self) -> str:
+        """In a sentence."""
+        told = ", ".join(f"{number:,} {kind}" for kind, number in self.reused.items()) or "none"
+        asked = f"{' and '.join(self.again)} questions are asked anew" if self.again else "the prompts are the same"
+        return f"answers taken over: {told}; {asked}"
+
+
+def fork(db: Database, name: str, prompts: str, *, session: str | None = None) -> Forked:
+    """Make a session from the session `name` with a prompt file or a shipped set; `partita.running.go_on` runs it.
+
+    Model, parameters, items, and people's corrections are those of the session it comes from.
+
+    Raises:
+        UnknownSession: no session of that name.
+        UsageError: no such prompts, or the new session's name is taken or is none.
+    """
+    of = load_session(db, name)
+    if of.policy == TEACHER:
+        raise UsageError(f"session {name!r} holds a teacher's answers and has no clusters: there is nothing to fork")
+    old = PromptSet.model_validate(of.prompt_set)
+    new = choose_prompt_set(of.criterion, prompts)
+    asked: dict[str, str] = {kind: prompt_hash(new.instruction(kind)) for kind in _KINDS}
+    again = tuple(kind for kind in _KINDS if old.instruction(kind) != new.instruction(kind))
+    taken = {one.name for one in list_sessions(db)}
+    named = check_name(session) if session else free_name(of.criterion, taken)
+    described = "describe" not in again
+    record = SessionRecord(
+        name=named, criterion=of.criterion, policy=of.policy, collection=of.collection, parameters=of.parameters,
+        prompt_set=new.model_dump(mode="json"), prompt_set_hash=new.hash, status="paused",
+    )  # fmt: skip
+    # An embedding is of a description; with the same ones, the graph is the same, too.
+    reused = store(
+        db, of.id, record, asked | ({"embed": asked["describe"]} if described else {}),
+        (GRAPH, VECTORS) if described else (),
+    )  # fmt: skip
+    return Forked(named, reused, again)
