@@ -23,7 +23,7 @@ from storage.errors import CollectionError
 from storage.items import read_bytes
 
 MOST = 2000
-"""Pictures in a page, about 10 MB of them: with many clusters each shows fewer."""
+"""Pictures in a page, about 15 MB of them: with many clusters each shows fewer."""
 _SIDE, _QUALITY = 176, 75
 _FAILED = 20
 """Items that could not be read and are told by name."""
