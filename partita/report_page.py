@@ -8,9 +8,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,6 @@ class Tile:
     """Its picture as a data URL."""
     text: str | None
     """The beginning of a text."""
-    confidence: float | None
 
 
 def page(report: Report, thumbnails: int) -> Iterator[bytes]:
@@ -48,7 +49,8 @@ def page(report: Report, thumbnails: int) -> Iterator[bytes]:
     An item whose file is gone is shown without its picture.
 
     Args:
-        thumbnails: items shown of each cluster, at least one of each where `MOST` of them do not reach for so many.
+        thumbnails: items shown of each cluster; fewer where that would make more than `MOST`, and none of the smallest
+            clusters where there are more clusters than that.
     """
     import jinja2
     from markupsafe import Markup
@@ -66,8 +68,9 @@ def page(report: Report, thumbnails: int) -> Iterator[bytes]:
     for part in template.generate(
         css=Markup(css),
         css_hash=base64.b64encode(hashlib.sha256(css.encode()).digest()).decode(),
-        tiles=lambda cluster: _tiles(report, cluster, _each(report, thumbnails)),
-        tile=lambda item, confidence: _tile(report, item, confidence),
+        tiles=partial(_tiles, report),
+        shown_of=_shown(report, thumbnails),
+        tile=partial(_tile, report),
         largest=report.result.clusters[0].size,
         least=min((sure for c in report.result.clusters for sure in c.confidence or ()), default=None),
         names={c.id: c.name for c in report.result.clusters},
@@ -111,23 +114,26 @@ def _minute(at: datetime) -> str:
     return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
-def _each(report: Report, thumbnails: int) -> int:
-    return min(thumbnails, max(1, (MOST - len(report.doubts)) // len(report.result.clusters)))
+def _shown(report: Report, thumbnails: int) -> list[int]:
+    """How many items are shown of each cluster: `MOST` in all, with those that are in doubt."""
+    sizes, left = [c.size for c in report.result.clusters], MOST - len(report.doubts)
+    steps = range(1, min(thumbnails, sizes[0], left) + 1)
+    each = bisect_right(steps, left, key=lambda step: sum(min(step, size) for size in sizes))
+    if each or not steps:
+        return [min(each, size) for size in sizes]
+    return [int(place < left) for place in range(len(sizes))]
 
 
-def _tiles(report: Report, cluster: ClusterResult, each: int) -> Iterator[Tile]:
-    if cluster.id > MOST:
-        return
-    for place, item in enumerate(cluster.items[:each]):
-        yield _tile(report, item, cluster.confidence[place] if cluster.confidence else None)
+def _tiles(report: Report, cluster: ClusterResult, count: int) -> Iterator[Tile]:
+    return (_tile(report, item) for item in cluster.items[:count])
 
 
-def _tile(report: Report, name: str, confidence: float | None) -> Tile:
+def _tile(report: Report, name: str) -> Tile:
     item = report.items[name]
     if item.text is not None:
-        return Tile(name, None, excerpt(item.text, 280), confidence)
+        return Tile(name, None, excerpt(item.text, 280))
     try:
         jpeg = encode_image(read_bytes(item), _SIDE, quality=_QUALITY)
     except CollectionError:
-        return Tile(name, None, None, confidence)
-    return Tile(name, f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}", None, confidence)
+        return Tile(name, None, None)
+    return Tile(name, f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}", None)
