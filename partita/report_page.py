@@ -87,8 +87,10 @@ def page(report: Report, thumbnails: int) -> Iterator[bytes]:
 
 
 def percent(share: float) -> str:
-    """A share for people, never rounded up: 99.9 % is not all."""
+    """A share for people, never rounded to all or nothing."""
     tenths = math.floor(share * 1000 + 1e-9)
+    if share and not tenths:
+        return "< 0.1 %"
     return f"{tenths // 10} %" if tenths % 10 == 0 else f"{tenths / 10:.1f} %"
 
 

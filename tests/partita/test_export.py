@@ -40,7 +40,7 @@ def hostile(folder: Path, url: str, **how: object) -> dict[str, str]:
     for number, name in enumerate(ITEMS):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         draw(number + 1).save(folder / name)
-    clusters = {name: ITEMS[place :: len(CLUSTERS)] for place, name in enumerate(CLUSTERS)}
+    clusters = {name: ITEMS[3 * place : 3 * place + 3] for place, name in enumerate(CLUSTERS)}
     with open_database(url) as db:
         make_session(db, folder, clusters, **how)
     return {item: name for name, items in clusters.items() for item in items}

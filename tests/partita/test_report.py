@@ -210,7 +210,7 @@ def test_texts_are_quoted(tmp_path):
 
 @pytest.mark.parametrize(
     ("share", "told"),
-    [(1, "100 %"), (0.99999, "99.9 %"), (0.5, "50 %"), (0.275, "27.5 %"), (0.0004, "0 %"), (0, "0 %")],
+    [(1, "100 %"), (0.99999, "99.9 %"), (0.5, "50 %"), (0.275, "27.5 %"), (0.0004, "< 0.1 %"), (0, "0 %")],
 )
 def test_shares_are_not_rounded_up(share, told):
     assert percent(share) == told
