@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import SecretStr
 
 from partita.evaluation import Score, score_labels
-from partita.export import export
+from partita.export import THUMBNAILS, Form, export
 from partita.keys import Keys, find_keys
 from partita.labels import read_labels
-from partita.prices import find_prices
+from partita.prices import Prices, find_prices
 from partita.result import Result
 from partita.settings import Environment, make_parameters, read_environment
 from partita.spend import Spend, spend_of
@@ -139,9 +139,8 @@ class Session:
 
     def spend(self) -> Spend:
         """Calls, images, tokens, time and cost by stage, model and cluster, by the table of prices."""
-        prices = find_prices(self._environment.prices, self._environment.config_home)
         with open_database(self._url) as database:
-            return spend_of(database, self.name, prices)
+            return spend_of(database, self.name, self._prices())
 
     def fork(self, prompts: str, *, session: str | None = None) -> Session:
         """A new session with other prompts, a file or a shipped set; its ``resume()`` asks only what they change."""
@@ -156,9 +155,22 @@ class Session:
         with open_database(self._url) as database:
             yield Steering(database, self.name)
 
-    def export(self, to: str | Path, *, copy: bool = False) -> Path:
-        """Write the partition as ``.csv``, ``.json``, ``.parquet``, or a folder with one sub-folder per cluster."""
-        return export(self.result(), self._collection(), Path(to), copy=copy)
+    def export(
+        self, to: str | Path, *, form: Form | None = None, copy: bool = False, thumbnails: int = THUMBNAILS
+    ) -> Path:
+        """Write the partition as ``.csv``, ``.json``, ``.parquet``, a report (``.html``), or a folder.
+
+        Args:
+            form: what the folder is to be: ``folder`` (the default) has one sub-folder per cluster, ``imagefolder``
+                is read by Hugging Face's ``datasets``, ``fiftyone`` by FiftyOne.
+            copy: copy images into the folder instead of linking to them.
+            thumbnails: pictures that a report shows of each cluster.
+
+        Raises:
+            UsageError: there is no partition yet, or it can't be written there.
+        """
+        with open_database(self._url) as database:
+            return export(database, self.name, Path(to), self._prices(), form=form, copy=copy, thumbnails=thumbnails)
 
     def picture(self, to: str | Path) -> Path:
         """Draw the clusters as a contact sheet (PNG)."""
@@ -175,6 +187,9 @@ class Session:
         common = sorted(true)
         score = score_labels([found[i] for i in common], [true[i] for i in common], result.calls_per_item)
         return replace(score, supervised=result.supervised, corrections=result.corrections)
+
+    def _prices(self) -> Prices:
+        return find_prices(self._environment.prices, self._environment.config_home)
 
     def _collection(self) -> Path:
         with open_database(self._url) as database:

@@ -1,136 +1,111 @@
-"""A finished partition as people want it: CSV, JSON, Parquet, or a folder with a sub-folder for each cluster.
-
-In a folder an image is a link to its file or a copy of it, and a text is a .txt file.
-"""
+"""A finished partition as people want it: a table, a report with pictures, or a folder in one of several forms."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
-import re
-import shutil
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Literal, get_args
 
+from partita.fiftyone import write_fiftyone
+from partita.folders import write_folders
+from partita.imagefolder import write_imagefolder
+from partita.members import COLUMNS, Member, members_of
+from partita.prices import Prices
 from partita.result import Result
+from partita.stored import result_of
 from storage.artefacts import write_file
+from storage.database import Database
 from storage.errors import UsageError
+from storage.items import collection_from_rows
+from storage.sessions import load_items, load_session
 
-_COLUMNS = ("item", "cluster", "name", "confidence")
+Form = Literal["folder", "imagefolder", "fiftyone"]
+"""What a folder can be: one sub-folder for each cluster, or a dataset for Hugging Face's `datasets`, or FiftyOne's."""
+FORMS: tuple[Form, ...] = get_args(Form)
+REPORTS = (".html", ".htm")
+FILES = (".csv", ".json", ".parquet", *REPORTS)
+THUMBNAILS = 24
+"""Pictures that a report shows of each cluster."""
+_WRITE = {"folder": write_folders, "imagefolder": write_imagefolder, "fiftyone": write_fiftyone}
 
 
-def export(result: Result, collection: Path, to: Path, *, copy: bool = False) -> Path:
-    """Write a partition; the form follows from the suffix of ``to``.
+def export(
+    db: Database,
+    name: str,
+    to: Path,
+    prices: Prices,
+    *,
+    form: Form | None = None,
+    copy: bool = False,
+    thumbnails: int = THUMBNAILS,
+) -> Path:
+    """Write a session's partition; what is written follows from the suffix of ``to``, or is a folder.
 
     Args:
-        collection: where the items lie; used for folders of links or copies.
-        copy: copy files into the folder instead of linking to them.
+        prices: what a report reckons the cost with.
+        form: what a folder is to be; without it ``to`` is a folder if it is one already, or has no suffix.
+        copy: copy images into the folder instead of linking to them.
+        thumbnails: pictures that a report shows of each cluster.
 
     Raises:
         UsageError: the session has no partition, the target can't be written, or is a folder that is not empty.
     """
+    result = result_of(db, name)
     result.require_clusters()
-    files = {".csv": _csv, ".json": _json, ".parquet": _parquet}
-    is_folder = to.is_dir() or not to.suffix
-    if not is_folder and to.suffix.lower() not in files:
-        raise UsageError(f"--to {to}: no export as {to.suffix!r}; use .csv, .json, .parquet, or a folder's name")
+    if form is not None and form not in FORMS:
+        raise UsageError(f"--form {form}: there is no such form; there are {', '.join(FORMS)}")
+    if thumbnails < 0:
+        raise UsageError(f"--thumbnails {thumbnails}: give a number from 0")
+    suffix = to.suffix.lower()
+    is_folder = to.is_dir() or form is not None or not suffix
+    if form is not None and suffix in FILES:
+        raise UsageError(f"--to {to}: --form {form} is a folder; give a name without {to.suffix}, or leave --form out")
+    if not is_folder and suffix not in FILES:
+        raise UsageError(
+            f"--to {to}: no export as {to.suffix!r}; use {', '.join(FILES[:4])}, a folder's name, or --form folder"
+        )
+    record = load_session(db, name)
+    items = collection_from_rows(record.collection, load_items(db, record.id)).items
+    members = members_of(result, items)
     try:
         if is_folder:
-            _folder(result, collection, to, copy)
+            _WRITE[form or "folder"](members, to, copy=copy)
+        elif suffix in REPORTS:
+            from partita.report import report_of
+            from partita.report_page import page
+
+            write_file(to, page(report_of(db, name, prices), thumbnails))
         else:
-            write_file(to, files[to.suffix.lower()](result))
+            write_file(to, {".csv": _csv, ".json": _json, ".parquet": _parquet}[suffix](result, members))
     except OSError as e:
         raise UsageError(f"--to {to}: {e.strerror or e}; choose another place") from None
     return to
 
 
-def _rows(result: Result) -> list[tuple[str, int, str, float | None]]:
-    # Policy `paper` holds no odds, so there is no confidence to give: the column stays empty.
-    rows: list[tuple[str, int, str, float | None]] = []
-    for c in result.clusters:
-        sure: Sequence[float | None] = c.confidence or [None] * c.size
-        rows += [(item, c.id, c.name, p) for item, p in zip(c.items, sure, strict=True)]
-    return rows
-
-
-def _csv(result: Result) -> bytes:
+def _csv(_: Result, members: Iterable[Member]) -> bytes:
     out = io.StringIO(newline="")
     writer = csv.writer(out)
-    writer.writerow(_COLUMNS)
-    writer.writerows(_rows(result))
+    writer.writerow(COLUMNS)
+    writer.writerows(member.row for member in members)
     return out.getvalue().encode()
 
 
-def _json(result: Result) -> bytes:
+def _json(result: Result, _: Iterable[Member]) -> bytes:
     return (json.dumps(result.to_json(), ensure_ascii=False, indent=1) + "\n").encode()
 
 
-def _parquet(result: Result) -> bytes:
+def _parquet(_: Result, members: Iterable[Member]) -> bytes:
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError:
         raise UsageError("Parquet needs pyarrow: pip install 'partita[parquet]', or export to .csv") from None
     types = (pa.string(), pa.int64(), pa.string(), pa.float64())
-    columns = list(zip(*_rows(result), strict=True))
-    table = pa.table({n: pa.array(c, type=t) for n, c, t in zip(_COLUMNS, columns, types, strict=True)})
+    columns = list(zip(*(member.row for member in members), strict=True))
+    table = pa.table({n: pa.array(c, type=t) for n, c, t in zip(COLUMNS, columns, types, strict=True)})
     out = io.BytesIO()
     pq.write_table(table, out)
     return out.getvalue()
-
-
-def safe_name(name: str) -> str:
-    """A name that every file system takes, and that stays inside its folder."""
-    kept = re.sub(r"[^\w -]+", "_", name).strip(" ._").encode()[:80].decode(errors="ignore").strip(" ._")
-    reserved = re.fullmatch(r"(con|prn|aux|nul|com\d|lpt\d)", kept, re.IGNORECASE)
-    return f"_{kept}" if reserved or not kept else kept
-
-
-def _folder(result: Result, collection: Path, to: Path, copy: bool) -> None:
-    """All or nothing: the folder is made beside its place and put there when it is whole."""
-    root = collection if collection.is_dir() else collection.parent
-    if to.exists() and (not to.is_dir() or any(to.iterdir())):
-        raise UsageError(f"--to {to}: is there already and not empty; choose a new folder")
-    to = to.absolute()
-    to.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=to.parent, prefix=".partita-") as made:
-        for cluster in result.clusters:
-            folder = Path(made) / f"{cluster.id:03d} {safe_name(cluster.name)}"
-            folder.mkdir()
-            for item in cluster.items:
-                if item in result.texts:
-                    (folder / f"{safe_item(item)}.txt").write_text(result.texts[item], encoding="utf-8", newline="")
-                    continue
-                source = (root / item).resolve()
-                if not source.is_file():
-                    raise UsageError(f"{source}: the file is gone; export to .csv instead")
-                target = _free(folder / safe_item(item))
-                if copy:
-                    shutil.copyfile(source, target)
-                else:
-                    target.symlink_to(source)
-        if to.exists():
-            to.rmdir()
-        whole = Path(made)
-        whole.chmod(0o755)
-        whole.rename(to)
-        whole.mkdir()  # for TemporaryDirectory to remove
-
-
-def _free(path: Path) -> Path:
-    number, free = 1, path
-    while free.is_symlink() or free.exists():
-        number += 1
-        free = path.with_stem(f"{path.stem} {number}")
-    return free
-
-
-def safe_item(item: str) -> str:
-    """An item's name as one file name of at most 200 bytes, its folders folded into it."""
-    path = Path(item)
-    stem = re.sub(r"[^\w. -]+", "_", "__".join((*path.parent.parts, path.stem)))
-    suffix = re.sub(r"[^\w.]+", "_", path.suffix)
-    kept = stem.encode()[-180:].decode(errors="ignore").lstrip(" .")
-    return (kept or "_") + suffix

@@ -18,13 +18,13 @@ from storage.images import Undecodable, opened
 if TYPE_CHECKING:
     from PIL import Image
 
-_JPEG = {"quality": 90, "subsampling": 0, "optimize": False, "progressive": False}
+_JPEG = {"subsampling": 0, "optimize": False, "progressive": False}
 _ORIENTATION = 0x0112
 _TURN = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
 """EXIF orientation → `Image.Transpose` that sets it upright."""
 
 
-def encode_image(payload: bytes, longest_side: int = 768) -> bytes:
+def encode_image(payload: bytes, longest_side: int = 768, *, quality: int = 90) -> bytes:
     """The image as the model gets it: a JPEG with no metadata, at most `longest_side` pixels long, never enlarged.
 
     The EXIF orientation is applied, transparency is laid on white, of an animation the first frame is taken. The same
@@ -52,7 +52,7 @@ def encode_image(payload: bytes, longest_side: int = 768) -> bytes:
         flat = flat.transpose(Image.Transpose(turn))
     flat.info.clear()  # Pillow would write a comment again
     out = io.BytesIO()
-    flat.save(out, "JPEG", **_JPEG)
+    flat.save(out, "JPEG", quality=quality, **_JPEG)
     return out.getvalue()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
@@ -62,8 +63,10 @@ def get(db: Database, session_id: str, name: str) -> bytes | None:
     return payload
 
 
-def write_file(path: str | Path, payload: bytes) -> None:
+def write_file(path: str | Path, payload: bytes | Iterable[bytes]) -> None:
     """Write a file so that it is never seen half-written: temporary file beside it, fsync, rename.
+
+    A payload in parts is written part by part.
 
     Raises:
         UsageError: it can't be written there.
@@ -74,7 +77,7 @@ def write_file(path: str | Path, payload: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("xb") as stream:
-                stream.write(payload)
+                stream.writelines((payload,) if isinstance(payload, bytes) else payload)
                 stream.flush()
                 os.fsync(stream.fileno())
             temporary.replace(path)

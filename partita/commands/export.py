@@ -8,6 +8,7 @@ import click
 
 from partita.api import Session
 from partita.commands import options
+from partita.export import FORMS, THUMBNAILS, Form
 
 
 @click.command("export")
@@ -18,9 +19,29 @@ from partita.commands import options
     required=True,
     type=click.Path(path_type=Path),
     metavar="PATH",
-    help="A .csv, .json or .parquet file, or a folder.",
+    help="A .csv, .json or .parquet file, a report (.html), or a folder.",
+)
+@click.option(
+    "--form",
+    type=click.Choice(FORMS),
+    help="What a folder is: a sub-folder for every cluster, or a dataset for Hugging Face (imagefolder) or FiftyOne."
+    "  [default: folder]",
 )
 @click.option("--copy", is_flag=True, help="Copy images into the folder instead of linking to them.")
-def command(session: str, db: str, to: Path, copy: bool) -> None:
-    """Write the partition of SESSION; a folder gets one sub-folder for every cluster, with texts as .txt files."""
-    click.echo(f"written: {Session(session, db).export(to, copy=copy)}", err=True)
+@click.option(
+    "--thumbnails",
+    type=click.IntRange(min=0),
+    default=THUMBNAILS,
+    show_default=True,
+    metavar="N",
+    help="Pictures of each cluster in a report.",
+)
+def command(session: str, db: str, to: Path, form: Form | None, copy: bool, thumbnails: int) -> None:
+    """Write the partition of SESSION.
+
+    A folder gets one sub-folder for every cluster, with texts as .txt files, and a manifest.csv that says which item
+    each file is. A report is one HTML file that needs nothing else: clusters with pictures, what is least certain and
+    why, and what it took.
+    """
+    written = Session(session, db).export(to, form=form, copy=copy, thumbnails=thumbnails)
+    click.echo(f"written: {written}", err=True)
