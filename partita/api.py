@@ -6,6 +6,7 @@ import asyncio
 import concurrent.futures
 from collections.abc import Coroutine, Iterator
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,9 +21,10 @@ from partita.result import Result
 from partita.settings import Environment, make_parameters, read_environment
 from partita.spend import Spend, spend_of
 from partita.stored import result_of
+from storage.calls import ASSESSMENTS, Call, Held, Wanted, calls, held, name_in_calls
 from storage.database import open_database
 from storage.sessions import load_session
-from storage.trace import trace
+from storage.trace import trace_row
 
 if TYPE_CHECKING:
     from partita.running import Limits
@@ -126,14 +128,63 @@ class Session:
             return result_of(database, self.name)
 
     def trace(
-        self, *, item: str | None = None, cluster: int | None = None, kind: str | None = None
+        self,
+        *,
+        item: str | None = None,
+        cluster: int | None = None,
+        kind: str | None = None,
+        conclusion: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        model: str | None = None,
+        last: int | None = None,
     ) -> Iterator[dict[str, Any]]:
-        """One row for every assessment, with reason and conclusion (CONTRACT 3)."""
+        """One row for every assessment, with reason and conclusion (CONTRACT 3), streamed from the database.
+
+        Args:
+            item: only what this item took part in.
+            cluster: only what members of the cluster of this id took part in.
+            kind: ``membership``, ``merge``, ``describe`` or ``embed``; otherwise the first two.
+            conclusion: ``YES``, ``NO`` or ``UNKNOWN``.
+            since, until: aware times of the answers, both included.
+            model: the name that the endpoint answered with.
+            last: only so many rows, the last ones.
+        """
+        kinds = ASSESSMENTS if kind is None else (kind,)
+        wanted = Wanted(kinds, item, None, conclusion, since, until, model, last)
+        yield from map(trace_row, self._calls(wanted, cluster))
+
+    def story(self, item: str, *, kind: str | None = None, **filters: Any) -> Iterator[dict[str, Any]]:
+        """How an item came to its place: rows as ``trace`` gives them, in order.
+
+        Besides what the item took part in, these are its description, the answers that decided about it, and the merges
+        that its cluster took part in. ``filters`` are those of ``trace``.
+        """
+        kinds = ("describe", *ASSESSMENTS) if kind is None else (kind,)
+        found = (c.items for c in self.result().clusters if item in c.items)
+        cluster = filters.pop("cluster", None)
+        yield from map(trace_row, self._calls(Wanted(kinds, item, story=next(found, ()), **filters), cluster))
+
+    def name_in_trace(self, item: str) -> str:
+        """The name that an item has in trace rows: that of the first item of the same content.
+
+        Raises:
+            UsageError: there is no such item.
+        """
         with open_database(self._url) as database:
-            members = None
+            return name_in_calls(database, self._id, item)
+
+    def held(self) -> list[Held]:
+        """How many answers there are by kind, conclusion and model, and from when."""
+        with open_database(self._url) as database:
+            return held(database, self._id)
+
+    def _calls(self, wanted: Wanted, cluster: int | None = None) -> Iterator[Call]:
+        with open_database(self._url) as database:
             if cluster is not None:
                 members = result_of(database, self.name).cluster(cluster).items
-            yield from trace(database, self._id, item=item, cluster_items=members, kind=kind)
+                wanted = replace(wanted, cluster_items=members)
+            yield from calls(database, self._id, wanted)
 
     def spend(self) -> Spend:
         """Calls, images, tokens, time and cost by stage, model and cluster, by the table of prices."""
