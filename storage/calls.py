@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, RowMapping, Select, func, literal, select
@@ -314,3 +314,15 @@ def held(db: Database, session_id: str) -> list[Held]:
     )
     with db.reading() as connection:
         return [Held(*row) for row in connection.execute(query)]
+
+
+def extents(db: Database, session_id: str) -> dict[tuple[str, int | None], tuple[datetime, datetime]]:
+    """When the calls of each kind and component were made: from the first one's asking to the last one's answer."""
+    found: dict[tuple[str, int | None], tuple[datetime, datetime]] = {}
+    query = select(answers.c.kind, answers.c.component, answers.c.at, answers.c.seconds)
+    with db.reading() as connection:
+        rows = connection.execution_options(yield_per=_PAGE).execute(query.where(answers.c.session_id == session_id))
+        for kind, component, at, seconds in rows:
+            begun, ended = found.get((kind, component), (at, at))
+            found[kind, component] = min(begun, at - timedelta(seconds=seconds)), max(ended, at)
+    return found
