@@ -132,6 +132,7 @@ class _Heard:
     def _hear(self, response: requests.Response, *_: Any, **__: Any) -> None:
         self.status = response.status_code
         if 300 <= response.status_code < 400:
+            response.close()
             raise requests.TooManyRedirects("redirects are not followed")
         if response.ok and response.headers.get("Content-Type", "").startswith("application/x-protobuf"):
             try:
