@@ -80,6 +80,7 @@ class SessionContext:
         return {
             "configurable": {"thread_id": str(uuid.uuid5(self.session, part))},
             "recursion_limit": 2**31 - 1,
+            "run_name": f"partita {part}",
             "metadata": {"session": str(self.session), "part": part},
         }
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import json
+import uuid
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -22,11 +25,16 @@ from partita.settings import Environment, make_parameters, read_environment
 from partita.spend import Spend, spend_of
 from partita.steering import Steering
 from partita.stored import result_of
-from storage.database import open_database
+from storage.artefacts import new_file
+from storage.calls import ASSESSMENTS, KINDS, Call, Held, Wanted, calls, held, name_in_calls
+from storage.database import Database, open_database
+from storage.errors import UsageError
 from storage.sessions import load_session
-from storage.trace import trace
+from storage.trace import trace_row
 
 if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
+
     from partita.running import Limits
     from partita.watch import Watch
 
@@ -128,14 +136,119 @@ class Session:
             return result_of(database, self.name)
 
     def trace(
-        self, *, item: str | None = None, cluster: int | None = None, kind: str | None = None
+        self,
+        *,
+        item: str | None = None,
+        cluster: int | None = None,
+        kind: str | None = None,
+        conclusion: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        model: str | None = None,
+        last: int | None = None,
     ) -> Iterator[dict[str, Any]]:
-        """One row for every assessment, with reason and conclusion (CONTRACT 3)."""
+        """One row for every assessment, with reason and conclusion (CONTRACT 3), streamed from the database.
+
+        Args:
+            item: only what this item took part in.
+            cluster: only what members of the cluster of this id took part in.
+            kind: ``membership``, ``merge``, ``describe`` or ``embed``; otherwise the first two.
+            conclusion: ``YES``, ``NO`` or ``UNKNOWN``.
+            since, until: aware times of the answers, both included.
+            model: the name that the endpoint answered with.
+            last: only so many rows, the last ones.
+        """
+        kinds = ASSESSMENTS if kind is None else (kind,)
+        wanted = Wanted(kinds, item, None, conclusion, since, until, model, last)
+        yield from map(trace_row, self._calls(wanted, cluster))
+
+    def story(self, item: str, *, kind: str | None = None, **filters: Any) -> Iterator[dict[str, Any]]:
+        """How an item came to its place: rows as ``trace`` gives them, in order.
+
+        Besides what the item took part in, these are its description, the answers that decided about it, and the merges
+        that its cluster took part in. ``filters`` are those of ``trace``.
+        """
+        kinds = ("describe", *ASSESSMENTS) if kind is None else (kind,)
+        found = (c.items for c in self.result().clusters if item in c.items)
+        cluster = filters.pop("cluster", None)
+        yield from map(trace_row, self._calls(Wanted(kinds, item, story=next(found, ()), **filters), cluster))
+
+    def write_trace(self, to: str | Path, **filters: Any) -> int:
+        """Write the rows of ``trace`` to a file, one JSON object a line; how many there were.
+
+        Raises:
+            UsageError: it can't be written there.
+        """
+        written = 0
+        with new_file(to) as stream:
+            for row in self.trace(**filters):
+                stream.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+                written += 1
+        return written
+
+    def send_spans(self, url: str, *, contents: bool = False, **filters: Any) -> int:
+        """Send the session as one OpenTelemetry trace to a collector, by OTLP over HTTP; how many spans there were.
+
+        The session and its agents always have a span, calls as the filters of ``trace`` leave them; without ``kind``,
+        all kinds. Sent again, the trace has the same ids.
+
+        Args:
+            url: of the collector, such as ``http://localhost:4318``. Its key is in OTEL_EXPORTER_OTLP_HEADERS.
+            contents: with instructions, replies, reasons and names of items; images and keys never.
+
+        Raises:
+            UsageError: it is no URL, or the ``otel`` extra is not installed.
+            EndpointError: the collector did not take all of them.
+        """
+        with _opentelemetry():
+            from partita.otlp import collector, send
+        return send(self._spans(contents, filters), collector(url))
+
+    def write_spans(self, to: str | Path, *, contents: bool = False, **filters: Any) -> int:
+        """Write what ``send_spans`` would send to a file, in OTLP's JSON form; how many spans there were.
+
+        Raises:
+            UsageError: it can't be written there, or the ``otel`` extra is not installed.
+        """
+        with _opentelemetry():
+            from partita.otlp import write
+        return write(self._spans(contents, filters), Path(to))
+
+    @property
+    def trace_id(self) -> str:
+        """The session's trace id in OpenTelemetry, in hexadecimal."""
+        return uuid.UUID(self._id).hex
+
+    def _spans(self, contents: bool, filters: dict[str, Any]) -> Iterator[ReadableSpan]:
+        from partita.spans import spans
+
+        kind, cluster = filters.pop("kind", None), filters.pop("cluster", None)
         with open_database(self._url) as database:
-            members = None
-            if cluster is not None:
-                members = result_of(database, self.name).cluster(cluster).items
-            yield from trace(database, self._id, item=item, cluster_items=members, kind=kind)
+            wanted = self._in_cluster(database, Wanted(KINDS if kind is None else (kind,), **filters), cluster)
+            yield from spans(database, self.name, wanted, contents=contents)
+
+    def name_in_trace(self, item: str) -> str:
+        """The name that an item has in trace rows: that of the first item of the same content.
+
+        Raises:
+            UsageError: there is no such item.
+        """
+        with open_database(self._url) as database:
+            return name_in_calls(database, self._id, item)
+
+    def held(self) -> list[Held]:
+        """How many answers there are by kind, conclusion and model, and from when."""
+        with open_database(self._url) as database:
+            return held(database, self._id)
+
+    def _calls(self, wanted: Wanted, cluster: int | None = None) -> Iterator[Call]:
+        with open_database(self._url) as database:
+            yield from calls(database, self._id, self._in_cluster(database, wanted, cluster))
+
+    def _in_cluster(self, database: Database, wanted: Wanted, cluster: int | None) -> Wanted:
+        if cluster is None:
+            return wanted
+        return replace(wanted, cluster_items=result_of(database, self.name).cluster(cluster).items)
 
     def spend(self) -> Spend:
         """Calls, images, tokens, time and cost by stage, model and cluster, by the table of prices."""
@@ -194,6 +307,16 @@ class Session:
     def _collection(self) -> Path:
         with open_database(self._url) as database:
             return Path(load_session(database, self.name).collection)
+
+
+@contextmanager
+def _opentelemetry() -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as e:
+        if (e.name or "").partition(".")[0] not in ("opentelemetry", "google", "requests"):
+            raise
+        raise UsageError("spans need OpenTelemetry's libraries: pip install 'partita[otel]'") from None
 
 
 def _keys(environment: Environment, api_key: str | None, embed_api_key: str | None) -> Keys:

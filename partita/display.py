@@ -15,6 +15,7 @@ from rich.table import Table
 from graphs.asking import Progress as Asking
 from partita.estimate import Estimate, count
 from partita.excerpts import named
+from partita.plain import plain
 from partita.result import AS_BEFORE, TEACHER, Result
 from partita.watch import Watch
 
@@ -196,20 +197,20 @@ def print_result(console: Console, result: Result) -> None:
         for c in result.clusters[:60]:
             bar = "█" * max(1, round(12 * c.size / largest))
             shown = ", ".join(named(item, result.texts, 40) for item in c.items[:3])
-            table.add_row(str(c.id), escape(c.name), str(c.size), f"[cyan]{bar}[/]", escape(shown))
+            table.add_row(str(c.id), escape(plain(c.name)), str(c.size), f"[cyan]{bar}[/]", escape(shown))
         console.print(table)
         if len(result.clusters) > 60:
             console.print(f"… and {len(result.clusters) - 60} smaller clusters: `partita export` writes them all")
     if result.failed_items:
         console.print(f"\n{len(result.failed_items)} items could not be read and are in no cluster:", style="yellow")
         for failed in result.failed_items[:10]:
-            console.print(f"  {escape(failed.item)}: {escape(failed.why)}", highlight=False)
+            console.print(f"  {escape(plain(failed.item))}: {escape(plain(failed.why))}", highlight=False)
         if len(result.failed_items) > 10:
             console.print(f"  … and {len(result.failed_items) - 10} more (--json lists all)")
     calls = ", ".join(f"{n} {kind}" for kind, n in result.calls.items() if n)
     console.print(
         f"\nsession [bold]{escape(result.session)}[/] is {result.status}"
-        + (f": {escape(result.why)}" if result.why else "")
+        + (f": {escape(plain(result.why))}" if result.why else "")
         + f"\n{calls or 'no calls'} · {result.calls_per_item:.2f} questions per item",
         highlight=False,
     )

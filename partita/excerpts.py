@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from partita.plain import plain
+
 
 def excerpt(text: str, longest: int = 60) -> str:
     """The beginning of a text on one line, at most `longest` characters, cut between words where that is near."""
@@ -16,5 +18,5 @@ def excerpt(text: str, longest: int = 60) -> str:
 
 
 def named(item: str, texts: Mapping[str, str], longest: int = 60) -> str:
-    """An item's name, and what it says if it is a text: row 3 “To be or not…”."""
-    return f"{item} “{excerpt(texts[item], longest)}”" if item in texts else item
+    """An item's name as a terminal may show it, and what it says if it is a text: row 3 “To be or not…”."""
+    return f"{plain(item)} “{excerpt(texts[item], longest)}”" if item in texts else plain(item)

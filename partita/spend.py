@@ -12,10 +12,10 @@ from partita.prices import Price, Prices, Rates
 from partita.result import TEACHER
 from partita.settings import Parameters
 from partita.stored import result_of
+from storage.calls import KINDS
 from storage.database import Database
 from storage.sessions import load_items, load_session
 from storage.spend import Spent, spent
-from storage.trace import KINDS
 
 CURRENCY = "USD"
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 from sqlalchemy import delete, insert, select
 
@@ -71,13 +72,24 @@ def write_file(path: str | Path, payload: bytes | Iterable[bytes]) -> None:
     Raises:
         UsageError: it can't be written there.
     """
+    with new_file(path) as stream:
+        stream.writelines((payload,) if isinstance(payload, bytes) else payload)
+
+
+@contextmanager
+def new_file(path: str | Path) -> Iterator[BinaryIO]:
+    """A stream to write a file piece by piece, which is never seen half-written; after an error there is none.
+
+    Raises:
+        UsageError: it can't be written there.
+    """
     path = Path(path)
     temporary = path.with_name(f".{path.name[:100]}.{uuid.uuid4().hex}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with temporary.open("xb") as stream:
-                stream.writelines((payload,) if isinstance(payload, bytes) else payload)
+                yield stream
                 stream.flush()
                 os.fsync(stream.fileno())
             temporary.replace(path)

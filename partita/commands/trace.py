@@ -2,71 +2,135 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.markup import escape
 
 from partita.api import Session
 from partita.commands import options
-from partita.display import output
-from partita.excerpts import named
+from partita.display import output, quiet_console
+from partita.moments import read_end, read_moment
+from partita.plain import plain
+from partita.telling import tell_all, tell_story
+from storage.calls import CONCLUSIONS, Held
+from storage.errors import UsageError
 
-_COLOURS = {"YES": "green", "NO": "red", "UNKNOWN": "yellow"}
+_SPANS = ".otlp.jsonl"
 
 
 @click.command("trace")
 @options.session
 @options.database
-@click.option("--item", metavar="NAME", help="Only what touched this item.")
+@click.option("--item", metavar="NAME", help="Only what touched this item; on a terminal its story.")
 @click.option("--cluster", type=int, metavar="ID", help="Only what touched members of this cluster.")
 @click.option(
     "--kind",
     type=click.Choice(["membership", "merge", "describe", "embed"]),
     help="Only this kind.  [default: membership and merge]",
 )
+@click.option("--conclusion", type=click.Choice(CONCLUSIONS, case_sensitive=False), help="Only answers that say so.")
+@click.option(
+    "--since", metavar="TIME", help="Only answers from then on: 2026-11-28T10:30, 10:30, or 10m for ten minutes ago."
+)
+@click.option("--until", metavar="TIME", help="Only answers up to then.")
+@click.option("--model", metavar="NAME", help="Only answers of the model that calls itself so.")
+@click.option("--last", type=click.IntRange(min=1), metavar="N", help="Only the last N of them.")
+@click.option(
+    "--to",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Write to a file: JSON lines (.jsonl), or OpenTelemetry's spans (.otlp.jsonl).",
+)
+@click.option("--otlp", metavar="URL", help="Send spans to an OpenTelemetry collector, such as http://localhost:4318.")
+@click.option("--contents", is_flag=True, help="Spans with instructions, replies and names of items; never images.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
-def command(session: str, db: str, item: str | None, cluster: int | None, kind: str | None, as_json: bool) -> None:
-    """Show every assessment of SESSION in the order in which answers came."""
-    console = output()
+def command(
+    session: str,
+    db: str,
+    since: str | None,
+    until: str | None,
+    to: Path | None,
+    otlp: str | None,
+    contents: bool,
+    as_json: bool,
+    **given: Any,
+) -> None:
+    """Show every assessment of SESSION in the order in which answers came.
+
+    With --item, tell how that item came to its place. Several filters hold together.
+
+    As spans, with --otlp or --to FILE.otlp.jsonl, a session is one trace: the session, its agents, and a span for every
+    call that the filters leave, describe and embed included. Nothing is sent anywhere without --otlp.
+    """
+    spans = otlp is not None or (to is not None and to.name.endswith(_SPANS))
+    _check(to, spans=spans, contents=contents, as_json=as_json)
+    filters = given | {
+        "since": since and read_moment(since, "--since"),
+        "until": until and read_end(until, "--until"),
+    }
     opened = Session(session, db)
-    texts = {} if as_json else opened.result().texts
-    for row in opened.trace(item=item, cluster=cluster, kind=kind):
-        if as_json:
-            options.print_json(row)
-        else:
-            _print(console, row, texts)
+    if otlp is not None:
+        sent = opened.send_spans(otlp, contents=contents, **filters)
+        click.echo(f"sent: {sent} spans of trace {opened.trace_id}", err=True)
+    if to is not None and to.name.endswith(_SPANS):
+        written = opened.write_spans(to, contents=contents, **filters)
+        click.echo(f"written: {to} ({written} spans of trace {opened.trace_id})", err=True)
+    elif to is not None:
+        written = opened.write_trace(to, **filters)
+        click.echo(f"written: {to} ({written} rows)", err=True)
+    elif otlp is None and not _show(opened, filters, as_json=as_json):
+        for line in _nothing(opened.held()):
+            quiet_console().print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _print(console: Console, row: dict[str, Any], texts: Mapping[str, str]) -> None:
-    def shown(items: Iterable[object]) -> str:
-        between = "\n        " if texts else ", "
-        return escape(between.join(named(str(item), texts) for item in items))
+def _check(to: Path | None, *, spans: bool, contents: bool, as_json: bool) -> None:
+    if to is not None and to.suffix.lower() != ".jsonl":
+        raise UsageError(f"--to {to}: name a .jsonl file for rows, or a {_SPANS} file for spans")
+    if contents and not spans:
+        raise UsageError(f"--contents is for spans: give --otlp URL or --to FILE{_SPANS} with it")
+    if as_json and (to is not None or spans):
+        raise UsageError("--json writes to stdout: leave it out with --to and --otlp")
 
-    verdict = row["conclusion"] or ""
-    where = "" if row["component"] is None else f" component {row['component']} step {row['step']}"
-    console.print(
-        f"[dim]{row['id']}[/] [bold]{row['kind']}[/]{where} [{_COLOURS.get(verdict, 'default')}]{verdict}[/]"
-        f" [dim]{row['seconds']:.2f} s, {row['tokens']} tokens[/]",
-        highlight=False,
+
+def _show(opened: Session, filters: dict[str, Any], *, as_json: bool) -> int:
+    """Print rows; how many there were."""
+    item = filters["item"]
+    if not as_json and item is None:
+        return tell_all(output(), opened.trace(**filters), opened.result().texts)
+    if not as_json:
+        return tell_story(output(), item, opened.name_in_trace(item), opened.story(**filters), opened.result())
+    shown = 0
+    for row in opened.trace(**filters):
+        options.print_json(row)
+        shown += 1
+    return shown
+
+
+def _nothing(there: Sequence[Held]) -> list[str]:
+    """What to say where nothing matches: what there is."""
+    if not there:
+        return ["nothing was answered in this session yet"]
+    kinds: Counter[str] = Counter()
+    conclusions: dict[str, Counter[str]] = {}
+    for held in there:
+        kinds[held.kind] += held.calls
+        if held.conclusion is not None:
+            # Of several candidates, each counts.
+            for conclusion in held.conclusion.split():
+                conclusions.setdefault(held.kind, Counter())[conclusion] += held.calls
+    words = []
+    for kind, calls in kinds.items():
+        said = ", ".join(f"{n:,} {conclusion}" for conclusion, n in conclusions.get(kind, Counter()).items())
+        words.append(f"{calls:,} {kind}" + (f" ({said})" if said else ""))
+    first, last = (
+        f"{moment.astimezone():%Y-%m-%dT%H:%M:%S%z}"
+        for moment in (min(held.first for held in there), max(held.last for held in there))
     )
-    if row["kind"] == "merge":
-        for letter, cluster in zip("AB", row["clusters"], strict=True):
-            console.print(f"    cluster {letter}: {shown(cluster)}", highlight=False)
-    else:
-        if row["representatives"]:
-            console.print(f"    representatives: {shown(row['representatives'])}", highlight=False)
-        role = "candidate" if row["representatives"] else "item"
-        console.print(f"    {role}: {shown(row['candidates'])}", highlight=False)
-    for number, decision in enumerate(row["decisions"]):
-        after = "" if number < len(row.get("candidates", "1")) else " (on taking stock)"
-        about = f"{decision['item']} " if "item" in decision and (after or len(row["candidates"]) > 1) else ""
-        told = (
-            f"    {about}{decision['did']}{after}: log-odds {decision['odds']:+.1f}, settled at {decision['bound']:.1f}"
-        )
-        console.print(f"[dim]{escape(told)}[/]", highlight=False)
-    said = row["reason"] or row["reply"]
-    if said:
-        console.print(f"    “{escape(said)}”", highlight=False)
+    models = ", ".join(sorted({plain(held.model) for held in there}))
+    return [
+        "nothing matches; the session has " + ", ".join(words),
+        f"answered from {first} to {last} by {models}",
+    ]

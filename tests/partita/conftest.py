@@ -34,7 +34,8 @@ class Cli:
     db: str
 
     def start(self, *words: object, **environment: str) -> subprocess.Popen[str]:
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PARTITA_", "OPENAI_", "COV"))}
+        foreign = ("PARTITA_", "OPENAI_", "COV", "LANGSMITH_", "LANGCHAIN_", "OTEL_")
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(foreign)}
         return subprocess.Popen(
             [sys.executable, "-m", "partita", *map(str, words)],
             cwd=self.folder,

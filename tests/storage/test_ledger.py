@@ -365,7 +365,7 @@ async def test_trace_filters(db: Database, session: SessionRecord) -> None:
 
 
 async def test_trace_goes_on_over_pages(db: Database, session: SessionRecord, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("storage.trace._PAGE", 2)
+    monkeypatch.setattr("storage.calls._PAGE", 2)
     with Ledger(db, session.id) as ledger:
         for number in range(4):
             await ledger.record(answer(f"k{number}", step=number))
