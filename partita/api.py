@@ -26,7 +26,7 @@ from partita.spend import Spend, spend_of
 from partita.steering import Steering
 from partita.stored import result_of
 from storage.artefacts import new_file
-from storage.calls import ASSESSMENTS, KINDS, Call, Held, Wanted, calls, held, name_in_calls
+from storage.calls import KINDS, TOLD, Call, Held, Wanted, calls, held, name_in_calls
 from storage.database import Database, open_database
 from storage.errors import UsageError
 from storage.sessions import load_session
@@ -152,13 +152,13 @@ class Session:
         Args:
             item: only what this item took part in.
             cluster: only what members of the cluster of this id took part in.
-            kind: ``membership``, ``merge``, ``describe`` or ``embed``; otherwise the first two.
+            kind: ``membership``, ``merge``, ``correction``, ``describe`` or ``embed``; otherwise the first three.
             conclusion: ``YES``, ``NO`` or ``UNKNOWN``.
             since, until: aware times of the answers, both included.
             model: the name that the endpoint answered with.
             last: only so many rows, the last ones.
         """
-        kinds = ASSESSMENTS if kind is None else (kind,)
+        kinds = TOLD if kind is None else (kind,)
         wanted = Wanted(kinds, item, None, conclusion, since, until, model, last)
         yield from map(trace_row, self._calls(wanted, cluster))
 
@@ -168,7 +168,7 @@ class Session:
         Besides what the item took part in, these are its description, the answers that decided about it, and the merges
         that its cluster took part in. ``filters`` are those of ``trace``.
         """
-        kinds = ("describe", *ASSESSMENTS) if kind is None else (kind,)
+        kinds = ("describe", *TOLD) if kind is None else (kind,)
         found = (c.items for c in self.result().clusters if item in c.items)
         cluster = filters.pop("cluster", None)
         yield from map(trace_row, self._calls(Wanted(kinds, item, story=next(found, ()), **filters), cluster))

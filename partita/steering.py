@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from graphs.corrections import MEANT, Did
+from partita.plain import plain
 from partita.result import Result
 from partita.stored import node_of, result_of
 from storage import corrections
@@ -38,6 +39,24 @@ class Told:
     at: str
     """ISO 8601, UTC."""
     holds: bool
+
+
+def in_words(did: str, items: Sequence[str], others: Sequence[str], name: str | None, of: int | None) -> str:
+    """A correction as a sentence, safe for a terminal."""
+    these, those, called = _some(items), _some(others), plain(name or "")
+    return {
+        "move": f"move {these} to where {those} are",
+        "split": f"split off {these}" + (f" as “{called}”" if called else ""),
+        "unite": f"unite the clusters of {these} and of {those}",
+        "rename": f"call the cluster of {these} “{called}”",
+        "together": f"{these} belong together",
+        "apart": f"{these} don't belong with {those}",
+        "undo": f"undo {of}",
+    }[did]
+
+
+def _some(items: Sequence[str]) -> str:
+    return ", ".join(map(plain, items[:2])) + (f" … ({len(items)})" if len(items) > 2 else "")
 
 
 class Steering:

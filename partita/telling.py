@@ -16,6 +16,8 @@ from rich.text import Text
 from partita.excerpts import named
 from partita.plain import folded, plain
 from partita.result import Result
+from partita.steering import in_words
+from storage.corrections import HUMAN
 
 Row = Mapping[str, Any]
 """As ``Session.trace`` gives it."""
@@ -84,7 +86,10 @@ def _only_stood(row: Row, item: str) -> bool:
 
 def _print_step(console: Console, row: Row, item: str, its_cluster: Collection[str], texts: Mapping[str, str]) -> None:
     took = _took(row)
-    if row["kind"] in ("describe", "embed"):
+    if "correction" in row:
+        _print(console, 2, "a person: ", (_corrected(row), "bold"), took)
+        _print_reason(console, 6, row)
+    elif row["kind"] in ("describe", "embed"):
         _print(console, 2, *_described(row), took)
     elif row["kind"] == "merge":
         _print(console, 2, *_compared(row, its_cluster, texts), took)
@@ -128,6 +133,8 @@ def _place(item: str, result: Result) -> list[_Words]:
 
 def _question(row: Row, texts: Mapping[str, str]) -> list[_Words]:
     """What was asked, and the verdict."""
+    if "correction" in row:
+        return [_corrected(row)]
     if row["kind"] in ("describe", "embed"):
         return [f"{_listed(row['candidates'], texts)}: ", *_described(row)]
     said = (row["conclusion"] or "UNKNOWN").split()
@@ -166,7 +173,7 @@ def _described(row: Row) -> list[_Words]:
 
 def _print_reason(console: Console, indent: int, row: Row) -> None:
     said = row["reason"] or row["reply"]
-    if said and row["kind"] in ("membership", "merge"):
+    if said and row["kind"] not in ("describe", "embed"):
         _print(console, indent, f"“{folded(said)}”")
 
 
@@ -197,7 +204,15 @@ def _is_about(decision: Row, item: str) -> bool:
     return bool(decision.get("item") == item or item in decision.get("items", ()))
 
 
+def _corrected(row: Row) -> str:
+    """What a person said."""
+    said = row["correction"]
+    return in_words(said["did"], row["candidates"], row["representatives"], said["name"], said["of"])
+
+
 def _took(row: Row) -> _Words:
+    if row["origin"] == HUMAN:
+        return f"  [{row['id']}: by hand, {row['at'][:16].replace('T', ' ')}]", "dim"
     tokens = "" if row["tokens"] is None else f", {row['tokens']} tokens"
     reused = "" if row["origin"] == "model" else f", {row['origin']}"
     return f"  [{row['id']}: {row['seconds']:.2f} s{tokens}{reused}]", "dim"

@@ -9,6 +9,8 @@ from typing import Any
 
 from sqlalchemy import Connection, RowMapping, Select, func, literal, select
 
+from storage.corrections import HUMAN
+from storage.corrections import KIND as CORRECTION
 from storage.database import Database
 from storage.errors import UsageError
 from storage.shown import Subject, images_shown
@@ -16,6 +18,10 @@ from storage.tables import answers, decisions, items, prompts
 
 ASSESSMENTS = ("membership", "merge")
 KINDS = ("describe", "embed", *ASSESSMENTS)
+"""Of calls to a model."""
+TOLD = (*ASSESSMENTS, CORRECTION)
+"""What a trace shows unless it is told otherwise: what agents judged, and what a person said."""
+TRACED = (*KINDS, CORRECTION)
 CONCLUSIONS = ("YES", "NO", "UNKNOWN")
 _PAGE = 500
 
@@ -50,7 +56,8 @@ class Call:
     Attributes:
         key: hash of everything that determines the question.
         about: ``representatives``, and ``clusters`` (merge) or ``candidates`` (otherwise; the only one is the item that
-            was described or embedded).
+            was described or embedded). Of a person's correction the ``candidates`` are its items, the
+            ``representatives`` the others that it names, and ``correction`` says what was done.
         conclusion: one for each candidate, joined by a space; None for describe and embed.
         decisions: what the search made of the answer, [] when nothing is known of it.
         prompt: the instruction, None where it is not kept.
@@ -95,8 +102,8 @@ def calls(db: Database, session_id: str, wanted: Wanted) -> Iterator[Call]:
         UsageError: no such kind, conclusion or item in the session.
     """
     for kind in wanted.kinds:
-        if kind not in KINDS:
-            raise UsageError(f"There is no kind {kind!r} of answer: --kind takes {', '.join(KINDS)}.")
+        if kind not in TRACED:
+            raise UsageError(f"There is no kind {kind!r} of answer: --kind takes {', '.join(TRACED)}.")
     if wanted.conclusion is not None and wanted.conclusion not in CONCLUSIONS:
         raise UsageError(f"There is no conclusion {wanted.conclusion!r}: --conclusion takes {', '.join(CONCLUSIONS)}.")
     with db.reading() as connection:
@@ -266,6 +273,10 @@ def _about(kind: str, subject: dict[str, Any], names: dict[int, str]) -> dict[st
         # Bare numbers here are ids of clusters; only lists of numbers are nodes.
         named = [_named(cluster, names) if isinstance(cluster, list) else cluster for cluster in clusters]
         return {"representatives": representatives, "clusters": named}
+    if kind == CORRECTION:
+        said = {what: subject.get(what) for what in ("did", "name", "of")}
+        items, others = (_named(subject.get(what, []), names) for what in ("items", "others"))
+        return {"representatives": others, "candidates": items, "correction": said}
     candidates = [subject["item"]] if "item" in subject else subject.get("candidates", [])
     return {"representatives": representatives, "candidates": _named(candidates, names)}
 
@@ -321,7 +332,8 @@ def extents(db: Database, session_id: str) -> dict[tuple[str, int | None], tuple
     found: dict[tuple[str, int | None], tuple[datetime, datetime]] = {}
     query = select(answers.c.kind, answers.c.component, answers.c.at, answers.c.seconds)
     with db.reading() as connection:
-        rows = connection.execution_options(yield_per=_PAGE).execute(query.where(answers.c.session_id == session_id))
+        query = query.where(answers.c.session_id == session_id, answers.c.origin != HUMAN)
+        rows = connection.execution_options(yield_per=_PAGE).execute(query)
         for kind, component, at, seconds in rows:
             begun, ended = found.get((kind, component), (at, at))
             found[kind, component] = min(begun, at - timedelta(seconds=seconds)), max(ended, at)

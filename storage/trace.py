@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from storage.calls import ASSESSMENTS, Call, Wanted, calls
+from storage.calls import TOLD, Call, Wanted, calls
 from storage.database import Database
 
 
@@ -24,9 +24,9 @@ def trace(
 ) -> Iterator[dict[str, Any]]:
     """Rows in the order of writing, streamed. Node numbers are given as item names.
 
-    `kind` chooses one kind; without it the assessments (membership and merge) are shown. `item` keeps the rows that
-    item takes part in, `cluster_items` the rows that any of those items takes part in; the rest is as in
-    `storage.calls.Wanted`.
+    `kind` chooses one kind; without it the assessments (membership and merge) and people's corrections are shown.
+    `item` keeps the rows that item takes part in, `cluster_items` the rows that any of those items takes part in; the
+    rest is as in `storage.calls.Wanted`.
 
     A row of describe or embed has the item as its only candidate. `tokens` is prompt and completion together, None
     when the endpoint did not say; `images` those that the question showed.
@@ -38,7 +38,7 @@ def trace(
     Raises:
         UsageError: no such kind or conclusion, or no such item in the session.
     """
-    kinds = ASSESSMENTS if kind is None else (kind,)
+    kinds = TOLD if kind is None else (kind,)
     wanted = Wanted(kinds, item, cluster_items, conclusion, since, until, model, last)
     return map(trace_row, calls(db, session_id, wanted))
 

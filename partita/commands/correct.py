@@ -12,8 +12,8 @@ from rich.table import Table
 from partita.api import Session
 from partita.commands import options
 from partita.display import output
-from partita.excerpts import excerpt
-from partita.steering import Told
+from partita.plain import folded
+from partita.steering import Told, in_words
 
 _items = click.argument("items", nargs=-1, required=True, metavar="ITEM...")
 _why = click.option("--why", metavar="WORDS", help="Your reason; it stands in the trace.")
@@ -127,26 +127,13 @@ def _print(console: Console, told: list[Told]) -> None:
     for one in told:
         holds = "" if one.holds else "undone"
         table.add_row(
-            str(one.id), one.at[:16].replace("T", " "), escape(_said(one)), escape(excerpt(one.why or "", 120)), holds
+            str(one.id), one.at[:16].replace("T", " "), escape(_said(one)), escape(folded(one.why or "")), holds
         )
     console.print(table)
 
 
 def _said(one: Told) -> str:
-    items, others, name = _some(one.items), _some(one.others), excerpt(one.name or "", 80)
-    return {
-        "move": f"move {items} to where {others} are",
-        "split": f"split off {items}" + (f" as “{name}”" if name else ""),
-        "unite": f"unite the clusters of {items} and of {others}",
-        "rename": f"call the cluster of {items} “{name}”",
-        "together": f"{items} belong together",
-        "apart": f"{items} don't belong with {others}",
-        "undo": f"undo {one.of}",
-    }[one.did]
-
-
-def _some(items: list[str]) -> str:
-    return ", ".join(excerpt(item, 80) for item in items[:2]) + (f" … ({len(items)})" if len(items) > 2 else "")
+    return in_words(one.did, one.items, one.others, one.name, one.of)
 
 
 def _done(number: int) -> None:

@@ -28,8 +28,8 @@ _SPANS = ".otlp.jsonl"
 @click.option("--cluster", type=int, metavar="ID", help="Only what touched members of this cluster.")
 @click.option(
     "--kind",
-    type=click.Choice(["membership", "merge", "describe", "embed"]),
-    help="Only this kind.  [default: membership and merge]",
+    type=click.Choice(["membership", "merge", "correction", "describe", "embed"]),
+    help="Only this kind.  [default: membership, merge and correction]",
 )
 @click.option("--conclusion", type=click.Choice(CONCLUSIONS, case_sensitive=False), help="Only answers that say so.")
 @click.option(

@@ -67,6 +67,12 @@ def test_a_word_holds_is_listed_and_taken_back(database, truth, tmp_path):
     listed = [json.loads(row) for row in cli("correct", "s", "list", "--json").out.splitlines()]
     assert [row["did"] for row in listed] == ["move", "unite", "rename", "split"]
     assert all(row["holds"] for row in listed) and listed[0]["items"] == [one]
+    traced = [json.loads(row) for row in cli("trace", "s", "--json", "--kind", "correction").out.splitlines()]
+    assert [row["origin"] for row in traced] == ["human"] * 4 and traced[0]["candidates"] == [one]
+    assert traced[0]["correction"]["did"] == "move" and traced[0]["reason"].startswith("it leans left")
+    assert all(json.loads(row)["kind"] != "describe" for row in cli("trace", "s", "--json").out.splitlines())
+    story = cli("trace", "s", "--item", one).out
+    assert "a person: move" in story and "by hand" in story and "\x1b" not in story.replace("\\x1b", "")
     shown = cli("correct", "s", "list").out
     assert "\x1b[31m" not in shown and "it leans left" in shown
 
