@@ -46,22 +46,25 @@ def write_folders(members: Iterable[Member], to: Path, *, copy: bool = False) ->
 def new_folder(to: Path) -> Iterator[Path]:
     """A folder to fill, which is put at `to` when the block ends and it is whole, or not at all.
 
+    An empty folder that is there already stays, and gets what is in it.
+
     Raises:
         UsageError: there is something at `to` already.
         OSError: it can't be made there.
     """
     if to.is_symlink() or (to.exists() and (not to.is_dir() or any(to.iterdir()))):
         raise UsageError(f"--to {to}: is there already and not empty; choose a new folder")
-    to = to.absolute()
-    to.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=to.parent, prefix=".partita-") as made:
-        whole = Path(made)
+    into = to if to.is_dir() else to.absolute().parent
+    into.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=into, prefix=".partita-") as made:
+        whole = Path(made) / "whole"
+        whole.mkdir()  # with the rights of any new folder; one of tempfile's is its owner's alone
         yield whole
-        if to.exists():
-            to.rmdir()
-        whole.chmod(0o755)
-        whole.rename(to)
-        whole.mkdir()  # for TemporaryDirectory to remove
+        if into == to:  # it may be somebody's working folder, or a drive's root: it stays
+            for part in list(whole.iterdir()):
+                part.rename(to / part.name)
+        else:
+            whole.rename(to)
 
 
 def file_name(item: Item) -> str:

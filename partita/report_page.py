@@ -25,7 +25,7 @@ from storage.errors import CollectionError
 from storage.items import read_bytes
 
 MOST = 2000
-"""Pictures in a page, about 15 MB of them: with many clusters each shows fewer."""
+"""Pictures in a page, 15 to 25 MB of them: with many clusters each shows fewer."""
 _SIDE, _QUALITY = 176, 75
 _FAILED = 20
 """Items that could not be read and are told by name."""
@@ -71,7 +71,7 @@ def page(report: Report, thumbnails: int) -> Iterator[bytes]:
         tiles=partial(_tiles, report),
         shown_of=_shown(report, thumbnails),
         tile=partial(_tile, report),
-        largest=report.result.clusters[0].size,
+        largest=max(c.size for c in report.result.clusters),
         least=min((sure for c in report.result.clusters for sure in c.confidence or ()), default=None),
         names={c.id: c.name for c in report.result.clusters},
         told_failed=report.result.failed_items[:_FAILED],
@@ -119,7 +119,7 @@ def _minute(at: datetime) -> str:
 def _shown(report: Report, thumbnails: int) -> list[int]:
     """How many items are shown of each cluster: `MOST` in all, with those that are in doubt."""
     sizes, left = [c.size for c in report.result.clusters], MOST - len(report.doubts)
-    steps = range(1, min(thumbnails, sizes[0], left) + 1)
+    steps = range(1, min(thumbnails, max(sizes), left) + 1)
     each = bisect_right(steps, left, key=lambda step: sum(min(step, size) for size in sizes))
     if each or not steps:
         return [min(each, size) for size in sizes]

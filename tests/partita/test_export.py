@@ -6,6 +6,7 @@ import csv
 import errno
 import json
 import os
+import stat
 import subprocess
 import sys
 import unicodedata
@@ -72,6 +73,27 @@ def test_a_folder_and_its_manifest(url, tmp_path, copy):
         assert number_in(file.read_bytes()) == ITEMS.index(row["item"]) + 1
         assert file.is_symlink() is not copy and float(row["confidence"]) in (0.5, SURE)
     assert sorted(path.name for path in tmp_path.iterdir() if path.name.startswith(".")) == []
+
+
+def test_an_empty_folder_is_filled_where_it_is(tmp_path, monkeypatch):
+    hostile(tmp_path / "c", url := f"sqlite:///{tmp_path}/p.db")
+    (there := tmp_path / "there").mkdir()
+    monkeypatch.chdir(there)
+    Session("s", url).export(".", copy=True)
+    assert Path("manifest.csv").samefile(there / "manifest.csv") and len(list(there.iterdir())) == len(CLUSTERS) + 1
+    with pytest.raises(UsageError, match="not empty; choose a new folder"):
+        Session("s", url).export(".", copy=True)
+
+
+def test_a_folder_has_the_rights_of_any_new_one(tmp_path):
+    hostile(tmp_path / "c", url := f"sqlite:///{tmp_path}/p.db")
+    for mask in (0o077, 0o022):
+        before = os.umask(mask)
+        try:
+            to = Session("s", url).export(tmp_path / f"{mask:o}")
+        finally:
+            os.umask(before)
+        assert {stat.S_IMODE(Path(folder).stat().st_mode) for folder, _, _ in os.walk(to)} == {0o777 & ~mask}
 
 
 @given(st.text(max_size=300))

@@ -183,6 +183,18 @@ def test_many_items_and_many_clusters_make_no_large_file(tmp_path, monkeypatch):
     assert len(none.all("img")) == 12 and "200 items, none shown" in none.said
 
 
+def test_copies_of_one_image_make_a_large_cluster(tmp_path):
+    """Clusters are in the order of what is different in them, not of their items."""
+    names = pictures(tmp_path / "c", 9)
+    for name in names[3:]:
+        draw(99).save(tmp_path / "c" / name)
+    with open_database(url := f"sqlite:///{tmp_path}/p.db") as db:
+        make_session(db, tmp_path / "c", {"few": names[:3], "copies": names[3:]})
+    page = Page(Session("s", url).export(tmp_path / "r.html", thumbnails=6))
+    bars = [float(bar["width"] or 0) for bar in page.all("rect") if bar["class"] == "bar"]
+    assert bars == [50, 100] and len(page.all("img")) == 9 + 4
+
+
 def test_memory_does_not_grow_with_the_pictures(tmp_path):
     names = pictures(tmp_path / "c", 200)
     with open_database(url := f"sqlite:///{tmp_path}/p.db") as db:
