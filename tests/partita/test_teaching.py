@@ -240,6 +240,9 @@ async def test_verbs_know_a_teachers_session(cli, truth, tmp_path):
     spent = cli("spend", one.session)
     assert spent.code == 0 and "`partita train`" in spent.out and "partita resume" not in spent.out
     assert len(cli("trace", one.session, "--json").out.splitlines()) > 40
+    assert "in no cluster" in cli("trace", one.session, "--item", "images/0000.png").out
+    assert cli("trace", one.session, "--to", tmp_path / "spans.otlp.jsonl", "--contents").code == 0
+    assert "gen_ai.input.messages" in (tmp_path / "spans.otlp.jsonl").read_text()
     resumed = cli("resume", one.session)
     assert resumed.code == 2 and "`partita train ... " in resumed.err and "--by kind" in resumed.err
     exported = cli("export", one.session, "--to", tmp_path / "out.csv")
