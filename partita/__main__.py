@@ -41,8 +41,11 @@ def _can_flush() -> bool:
 
 
 def _say(line: str) -> None:
+    from partita.plain import plain
+
     if sys.stderr is not None:
-        print(f"partita: {line}", file=sys.stderr)
+        told = "\n".join(map(plain, line.splitlines()))
+        print(f"partita: {told}", file=sys.stderr)
 
 
 def _run() -> int:

@@ -88,11 +88,11 @@ def progress_on(console: Console, on_named: Callable[[str], None]) -> Iterator[W
         if made and would.job.max_calls is not None and would.job.max_calls <= made:
             notes.append(f"{made:,} calls are made already: --max-calls {would.job.max_calls} allows no more")
         for note in notes:
-            console.print(f"[yellow]{escape(note)}[/]", highlight=False)
+            console.print(f"[yellow]{escape(plain(note))}[/]", highlight=False)
 
     shown: list[Estimate] = []
     watch.on_scan, watch.on_named, watch.on_expected = scanned, named, expected
-    watch.on_note = lambda line: console.print(f"[yellow]{escape(line)}[/]", highlight=False)
+    watch.on_note = lambda line: console.print(f"[yellow]{escape(plain(line))}[/]", highlight=False)
     over = threading.Event()
     show = _show_bar if console.is_terminal else _show_lines
     thread = threading.Thread(target=show, args=(console, watch, shown, over), daemon=True)

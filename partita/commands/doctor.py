@@ -18,6 +18,7 @@ from partita.commands import options
 from partita.display import output, quiet_console
 from partita.endpoints import connect
 from partita.keys import find_keys
+from partita.plain import plain
 from partita.settings import EMBEDDED, Parameters, make_parameters, read_environment
 from serving.probe import Finding, Report, probe
 from storage.database import open_database
@@ -76,7 +77,7 @@ def command(db: str, as_json: bool, **given: Any) -> None:
             if f.name == "run":
                 continue
             mark = {True: "[green]✓[/]", False: "[red]✗[/]", None: "[yellow]–[/]"}[f.ok]
-            table.add_row(mark, f.name, escape(f.detail), f"[dim]{escape(f.advice)}[/]")
+            table.add_row(mark, f.name, escape(plain(f.detail)), f"[dim]{escape(plain(f.advice))}[/]")
         output().print(table)
         for f in findings:
             if f.name == "run":
@@ -90,7 +91,7 @@ async def _endpoint(given: dict[str, Any]) -> tuple[list[Finding], str]:
     console = quiet_console()
 
     def say(doing: str) -> None:
-        console.print(f"[dim]trying: {escape(doing)}[/]", highlight=False)
+        console.print(f"[dim]trying: {escape(plain(doing))}[/]", highlight=False)
 
     asked = shipped_set("suit" if parameters.endpoint == EMBEDDED else "default", "the colour of the shape")
     say("the endpoint")

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from partita.commands import options
 from partita.display import output
+from partita.plain import plain
 from partita.stored import status_now
 from storage.database import open_database
 from storage.sessions import list_sessions
@@ -35,5 +36,5 @@ def command(db: str, as_json: bool) -> None:
         table.add_column(heading)
     for r, status in rows:
         begun = f"{r.created_at.astimezone():%Y-%m-%d %H:%M}"
-        table.add_row(escape(r.name), status, escape(r.criterion), escape(r.collection), begun)
+        table.add_row(escape(r.name), status, escape(plain(r.criterion)), escape(plain(r.collection)), begun)
     output().print(table)
