@@ -19,7 +19,19 @@ _items = click.argument("items", nargs=-1, required=True, metavar="ITEM...")
 _why = click.option("--why", metavar="WORDS", help="Your reason; it stands in the trace.")
 
 
-@click.group("correct")
+class _Anywhere(click.Group):
+    """Takes `--db` wherever it stands, as the other verbs do."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        for at, word in enumerate(args):
+            if word == "--db" or word.startswith("--db="):
+                taken = args[at : at + 1 + (word == "--db")]
+                args = [*taken, *args[:at], *args[at + len(taken) :]]
+                break
+        return super().parse_args(ctx, args)
+
+
+@click.group("correct", cls=_Anywhere)
 @options.session
 @options.database
 @click.pass_context

@@ -128,6 +128,14 @@ def test_what_can_not_be_done_says_why_and_stores_nothing(cli, truth, tmp_path):
         done = cli("correct", "s", *words)
         assert done.code == 2 and said in done.err, (words, done.err)
     assert cli("correct", "nobody", "list").code == 2
+    elsewhere = f"sqlite:///{tmp_path}/elsewhere.db"
+    for words in (
+        ("s", "--db", elsewhere, "list"),
+        ("s", "list", f"--db={elsewhere}"),
+        ("--db", elsewhere, "s", "list"),
+    ):
+        done = cli("correct", *words)
+        assert done.code == 2 and "elsewhere.db has none yet" in done.err, done.err
     assert cli("show", "s", "--json").json == before
     assert "nothing was corrected" in cli("correct", "s", "list").err
 
