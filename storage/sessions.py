@@ -45,6 +45,8 @@ class SessionRecord:
         prompt_set: the whole prompt set, so that a later change of its file changes nothing here.
         seconds: wall time by phase.
         why: what a failed or paused session stopped for.
+        wish: what the process that works on it is asked to do: "pause", or None.
+        progress: how far that process is, as it last told.
         version: of Partita, when the session was made.
     """
 
@@ -62,6 +64,8 @@ class SessionRecord:
     version: str = field(default_factory=_version)
     created_at: datetime = field(default_factory=_now)
     updated_at: datetime = field(default_factory=_now)
+    wish: str | None = None
+    progress: dict[str, Any] | None = None
 
 
 _FIELDS = frozenset(column.name for column in fields(SessionRecord))

@@ -23,7 +23,7 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
-HEAD = "0003"
+HEAD = "0004"
 VERSION_TABLE = "partita_version"
 
 
@@ -85,6 +85,19 @@ sessions = Table(
     Column("version", Text, nullable=False),  # of partita
     Column("created_at", UtcDateTime, nullable=False),
     Column("updated_at", UtcDateTime, nullable=False),
+    Column("wish", Text),  # pause: what the process that works on it is asked to do
+    Column("progress", JSON(none_as_null=True)),  # how far that process is
+)
+
+# Versions of prompt sets that somebody has kept; those of sessions are in `sessions`, too.
+prompt_sets = Table(
+    "prompt_sets",
+    metadata,
+    Column("hash", Text, primary_key=True),
+    Column("prompt_set", JSON, nullable=False),
+    Column("source", Text, nullable=False),  # shipped | file | page | drafted
+    Column("text", Text),  # the YAML as it was written
+    Column("at", UtcDateTime, nullable=False),
 )
 
 items = Table(
