@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import math
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from partita.excerpts import excerpt
+from partita.html import COLOURS, minute, templates
 from partita.report import Report
 from partita.result import ClusterResult
 from partita.settings import BUILT_IN, EMBEDDED
@@ -52,19 +52,10 @@ def page(report: Report, thumbnails: int) -> Iterator[bytes]:
         thumbnails: items shown of each cluster; fewer where that would make more than `MOST`, and none of the smallest
             clusters where there are more clusters than that.
     """
-    import jinja2
     from markupsafe import Markup
 
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE.parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": percent, "plain": excerpt, "minute": _minute}
-    css = _HERE.with_name("report.css").read_text(encoding="utf-8")
-    template = environment.get_template("report.html")
+    css = "".join(path.read_text(encoding="utf-8") for path in (COLOURS, _HERE.with_name("report.css")))
+    template = templates(_HERE.parent).get_template("report.html")
     for part in template.generate(
         css=Markup(css),
         css_hash=base64.b64encode(hashlib.sha256(css.encode()).digest()).decode(),
@@ -86,14 +77,6 @@ def page(report: Report, thumbnails: int) -> Iterator[bytes]:
         yield part.encode("utf-8", "replace")
 
 
-def percent(share: float) -> str:
-    """A share for people, never rounded to all or nothing."""
-    tenths = math.floor(share * 1000 + 1e-9)
-    if share and not tenths:
-        return "< 0.1 %"
-    return f"{tenths // 10} %" if tenths % 10 == 0 else f"{tenths / 10:.1f} %"
-
-
 def _facts(report: Report) -> list[tuple[str, str]]:
     record, result = report.record, report.result
     parameters: dict[str, Any] = record.parameters
@@ -105,15 +88,11 @@ def _facts(report: Report) -> list[tuple[str, str]]:
         ("Model", f"{model} ({where})"),
         ("Learnt from labels", "yes: supervised" if result.supervised else "no"),
         ("Policy", record.policy),
-        ("Began", _minute(record.created_at)),
-        ("Last change", _minute(record.updated_at)),
+        ("Began", minute(record.created_at)),
+        ("Last change", minute(record.updated_at)),
         ("Questions per item", f"{result.calls_per_item:.2f}"),
         ("Spent", report.spend.line()),
     ]
-
-
-def _minute(at: datetime) -> str:
-    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def _shown(report: Report, thumbnails: int) -> list[int]:

@@ -40,6 +40,11 @@ class Told:
     """ISO 8601, UTC."""
     holds: bool
 
+    @property
+    def words(self) -> str:
+        """As a sentence, safe for a terminal."""
+        return in_words(self.did, self.items, self.others, self.name, self.of)
+
 
 def in_words(did: str, items: Sequence[str], others: Sequence[str], name: str | None, of: int | None) -> str:
     """A correction as a sentence, safe for a terminal."""

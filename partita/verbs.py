@@ -13,6 +13,7 @@ VERBS = {
     "estimate": "Say what a run would take, before anything is spent.",
     "sessions": "List the sessions.",
     "show": "Show a session's clusters.",
+    "web": "Show sessions in a browser, and steer them.",
     "fork": "Make a session from another with other prompts.",
     "correct": "Correct a session's clusters by hand.",
     "spend": "Show what a session has spent, and on what.",

@@ -19,6 +19,7 @@ from storage.errors import UsageError
 if TYPE_CHECKING:
     import uvicorn
     from starlette.applications import Starlette
+    from starlette.types import ASGIApp
 
     from serving.batching import Model, TextEmbedder
 
@@ -124,7 +125,7 @@ def listen(host: str, port: int, option: str = "--port") -> socket.socket:
     return listener
 
 
-def uvicorn_server(app: Starlette) -> uvicorn.Server:
+def uvicorn_server(app: ASGIApp) -> uvicorn.Server:
     """The HTTP server that we run `app` with."""
     try:
         import uvicorn
@@ -143,7 +144,7 @@ def uvicorn_server(app: Starlette) -> uvicorn.Server:
     return uvicorn.Server(config)
 
 
-def serve(app: Starlette, listener: socket.socket) -> None:
+def serve(app: ASGIApp, listener: socket.socket) -> None:
     """Answer on `listener` until interrupted; a second Ctrl-C does not wait for answers under way."""
     server = uvicorn_server(app)
     # whoever won't wait knows that something is cut short, and needs no traceback of it

@@ -45,6 +45,8 @@ class Wanted:
     """The name that the endpoint answered with."""
     last: int | None = None
     """Only so many, the last ones."""
+    only: int | None = None
+    """The one with this id."""
     story: Collection[str] | None = None
     """For ``item`` its story: besides, answers that decided about it, and merges in which any of these took part."""
 
@@ -200,6 +202,8 @@ def _query(session_id: str, wanted: Wanted) -> Select[Any]:
         .where(answers.c.session_id == session_id, answers.c.kind.in_(wanted.kinds))
         .limit(_PAGE)
     )
+    if wanted.only is not None:
+        query = query.where(answers.c.id == wanted.only)
     if wanted.conclusion is not None:
         spaced = literal(" ").concat(answers.c.conclusion).concat(" ")
         query = query.where(spaced.contains(f" {wanted.conclusion} "))

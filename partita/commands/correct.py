@@ -13,7 +13,7 @@ from partita.api import Session
 from partita.commands import options
 from partita.display import output
 from partita.plain import folded
-from partita.steering import Told, in_words
+from partita.steering import Told
 
 _items = click.argument("items", nargs=-1, required=True, metavar="ITEM...")
 _why = click.option("--why", metavar="WORDS", help="Your reason; it stands in the trace.")
@@ -113,7 +113,7 @@ def apart(session: Session, items: tuple[str, ...], others: tuple[str, ...], why
 def undo(session: Session, number: int | None) -> None:
     """Undo the last correction, or the one with this number; undoing an undo brings it back."""
     with session.steering() as hands:
-        click.echo(f"undone: {_said(hands.undo(number))}", err=True)
+        click.echo(f"undone: {hands.undo(number).words}", err=True)
 
 
 @command.command("list")
@@ -139,13 +139,9 @@ def _print(console: Console, told: list[Told]) -> None:
     for one in told:
         holds = "" if one.holds else "undone"
         table.add_row(
-            str(one.id), one.at[:16].replace("T", " "), escape(_said(one)), escape(folded(one.why or "")), holds
+            str(one.id), one.at[:16].replace("T", " "), escape(one.words), escape(folded(one.why or "")), holds
         )
     console.print(table)
-
-
-def _said(one: Told) -> str:
-    return in_words(one.did, one.items, one.others, one.name, one.of)
 
 
 def _done(number: int) -> None:

@@ -18,7 +18,7 @@ from PIL import Image
 
 import partita.report_page
 from partita import Session
-from partita.report_page import percent
+from partita.html import percent
 from storage.database import Database, open_database
 from storage.ledger import Answer, Ledger
 from storage.sessions import SessionRecord

@@ -1,0 +1,144 @@
+"""Who may ask a local page, and what every answer says: Host, Origin, token, size, headers.
+
+A page on loopback is reached by every program of the machine, and by every web site that the browser has open: one
+that points a name of its own at 127.0.0.1 (DNS rebinding), or that sends forms here. So all of it is checked before any
+route is chosen.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Collection
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import parse_qsl, quote, urlencode
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+LARGEST = 1024 * 1024
+"""Bytes of a request's body."""
+_SAFE = ("GET", "HEAD")
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
+}
+
+
+class TooLarge(Exception):
+    """More was sent than a form of ours has."""
+
+
+class Guard:
+    """Lets through what comes from our own pages with the token; everything else is answered here.
+
+    Args:
+        hosts: what a browser may have called us, ``name:port``.
+        token: asked of every request, as a cookie or once as ``?token=``; None asks for nothing.
+        cookie: the cookie's name; cookies are shared by all ports of a host.
+    """
+
+    def __init__(self, app: ASGIApp, *, hosts: Collection[str], token: str | None, cookie: str) -> None:
+        self._app = app
+        self._hosts = frozenset(host.lower() for host in hosts)
+        self._token = token
+        self._cookie = cookie
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            return  # nobody here speaks anything else
+        refusal = self._refusal(scope)
+        if refusal is not None:
+            await refusal(scope, receive, _with_headers(send))
+            return
+        try:
+            await self._app(scope, _bounded(receive), _with_headers(send))
+        except TooLarge:
+            too_large = PlainTextResponse("more was sent than any form here has\n", 413)
+            await too_large(scope, receive, _with_headers(send))
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        headers = Headers(scope=scope)
+        hosts = headers.getlist("host")
+        if len(hosts) != 1 or hosts[0].lower() not in self._hosts:
+            return _refuse(421, "this server doesn't answer to that name: use the line that `partita web` printed")
+        if not self._from_here(scope["method"], headers):
+            return _refuse(403, "this was sent by another site, which may not")
+        if self._token is None:
+            return None
+        query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
+        given = [value for name, value in query if name == "token"]
+        if given and scope["method"] in _SAFE:
+            if not _same(given[-1], self._token):
+                return _refuse(403, "that token is not this server's: use the line that `partita web` printed last")
+            rest = urlencode([(name, value) for name, value in query if name != "token"])
+            # One slash: two would be a host.
+            path = "/" + quote(scope["path"]).lstrip("/") + (f"?{rest}" if rest else "")
+            answer = RedirectResponse(path, 303)
+            answer.set_cookie(self._cookie, self._token, httponly=True, samesite="strict", path="/")
+            return answer
+        if not _same(_in_cookies(headers, self._cookie), self._token):
+            return _refuse(401, "the token is missing: open the whole line that `partita web` printed")
+        return None
+
+    def _from_here(self, method: str, headers: Headers) -> bool:
+        """Whether none but our own pages, or a person who typed or followed an address, can have sent this."""
+        origins = headers.getlist("origin")
+        if any(origin.lower() not in {f"http://{host}" for host in self._hosts} for origin in origins):
+            return False
+        site = headers.get("sec-fetch-site", "none" if method in _SAFE else "")
+        if method in _SAFE:
+            # Someone may follow a link to us from elsewhere; the cookie then isn't sent, only a token in it counts.
+            return site in ("none", "same-origin") or headers.get("sec-fetch-mode") == "navigate"
+        return site == "same-origin" or (not site and bool(origins))
+
+
+def _refuse(status: int, why: str) -> Response:
+    return PlainTextResponse(f"Partita: {why}\n", status)
+
+
+def _in_cookies(headers: Headers, name: str) -> str:
+    try:
+        cookies = SimpleCookie("; ".join(headers.getlist("cookie")))
+    except CookieError:
+        return ""
+    return cookies[name].value if name in cookies else ""
+
+
+def _same(one: str, other: str) -> bool:
+    return hmac.compare_digest(one.encode("utf-8", "replace"), other.encode())
+
+
+def _with_headers(send: Send) -> Send:
+    async def sending(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            for name, value in _HEADERS.items():
+                headers[name] = value
+            headers.setdefault("Cache-Control", "no-store")
+        await send(message)
+
+    return sending
+
+
+def _bounded(receive: Receive) -> Receive:
+    received = 0
+
+    async def receiving() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > LARGEST:
+            raise TooLarge
+        return message
+
+    return receiving

@@ -1,0 +1,141 @@
+"""An item: what it was described as, its nearest, and every answer that it took part in or that decided about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from graphs.likeness import vectors_from
+from graphs.session import VECTORS
+from partita.steering import in_words
+from partita.web.app import ADesk
+from partita.web.clusters import _head
+from partita.web.desk import Desk, Seen
+from partita.web.rendering import LARGE, MIDDLE, SMALL, Tile, page, session_url, tile, tiles
+from storage import artefacts
+from storage.calls import KINDS, TOLD, Call, Wanted, calls
+
+router = APIRouter()
+NEAREST = 12
+STEPS = 40
+"""Answers on one page."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One answer of an item's story, with the pictures that the agent saw."""
+
+    call: Call
+    sides: list[tuple[str, list[Tile]]]
+    """What was shown, under which words."""
+    verdict: str
+    """YES, NO or UNKNOWN about the item, or of the whole question; empty where none was asked for."""
+    said: str
+    """The reason, or the reply where there is none."""
+    corrected: str
+    """What a person said; empty for an answer of a model."""
+
+
+@router.get("/s/{name}/i/{number}")
+def item(name: str, number: int, desk: ADesk, start: int = 0) -> Response:
+    """One item."""
+    seen = desk.seen(name)
+    row = seen.item(number)
+    shown_as = seen.named.get(row.node, row.name) if row.node is not None else row.name
+    steps, following = _steps(desk, seen, row.name, shown_as, max(0, start)) if row.node is not None else ([], None)
+    why = next((failed.why for failed in seen.result.failed_items if failed.item == row.name), None)
+    return page(
+        "item",
+        **_head(desk, name),
+        tab="",
+        row=row,
+        tile=tile(seen, row.name, LARGE),
+        described=_described(desk, seen, shown_as) if row.node is not None else "",
+        near=_nearest(desk, seen, row.node),
+        steps=steps,
+        start=start,
+        following=following,
+        why=why,
+        copies=[other.name for other in seen.rows if other.node == row.node and other.name != row.name][:5]
+        if row.node is not None
+        else [],
+        others=seen.result.clusters,
+    )
+
+
+@router.get("/s/{name}/a/{number}")
+def answer(name: str, number: int, desk: ADesk) -> Response:
+    """One answer, whoever took part in it."""
+    seen = desk.seen(name)
+    wanted = Wanted((*KINDS, *TOLD[-1:]), only=number)
+    found = next(calls(desk.db, seen.record.id, wanted), None)
+    step = None if found is None else _step(seen, found, None)
+    return page("answer", 200 if step else 404, **_head(desk, name), tab="", step=step, number=number)
+
+
+def _described(desk: Desk, seen: Seen, shown_as: str) -> str:
+    said = next(calls(desk.db, seen.record.id, Wanted(("describe",), shown_as, last=1)), None)
+    return "" if said is None else said.reply
+
+
+def _nearest(desk: Desk, seen: Seen, node: int | None) -> list[tuple[Tile, float]]:
+    """The items whose embeddings are nearest, with their cosines; [] while there are no embeddings."""
+    stored = artefacts.get(desk.db, seen.record.id, VECTORS) if node is not None else None
+    if stored is None or node is None:
+        return []
+    import numpy as np
+
+    vectors = vectors_from(stored).astype(np.float32)
+    lengths = np.linalg.norm(vectors, axis=1)
+    cosines = vectors @ vectors[node] / np.maximum(lengths * lengths[node], 1e-12)
+    cosines[node] = -2
+    order = np.argsort(-cosines, kind="stable")[: min(NEAREST, len(cosines) - 1)]
+    return [(tile(seen, seen.named[int(at)]), float(cosines[at])) for at in order if int(at) in seen.named]
+
+
+def _steps(desk: Desk, seen: Seen, item: str, shown_as: str, start: int) -> tuple[list[Step], int | None]:
+    """A part of an item's story, and where the next begins."""
+    cluster = seen.place.get(item)
+    wanted = Wanted(TOLD, item, story=() if cluster is None else cluster[0].items)
+    told: list[Step] = []
+    for place, call in enumerate(calls(desk.db, seen.record.id, wanted)):
+        if place < start:
+            continue
+        if len(told) == STEPS:
+            return told, place
+        told.append(_step(seen, call, shown_as))
+    return told, None
+
+
+def _step(seen: Seen, call: Call, item: str | None) -> Step:
+    about = call.about
+    said = (call.conclusion or "").split()
+    corrected = ""
+    if "correction" in about:
+        did = about["correction"]
+        corrected = in_words(did["did"], about["candidates"], about["representatives"], did["name"], did["of"])
+        sides = [("these", about["candidates"]), ("those", about["representatives"])]
+    elif call.kind == "merge":
+        sides = [
+            (f"cluster {letter}", side if isinstance(side, list) else [side])
+            for letter, side in zip("AB", about["clusters"], strict=False)
+        ]
+    elif call.kind in ("describe", "embed"):
+        sides = [("shown", about["candidates"])]
+    else:
+        sides = [("representatives", about["representatives"]), ("candidate", about["candidates"])]
+    verdict = call.conclusion or ""
+    candidates: list[Any] = about.get("candidates", [])
+    if item in candidates and len(said) == len(candidates):
+        verdict = said[candidates.index(item)]
+    side = SMALL if sum(len(names) for _, names in sides) > 8 else MIDDLE
+    shown = [(label, list(tiles(seen, map(str, names), side))) for label, names in sides if names]
+    return Step(call, shown, verdict, call.reason or call.reply, corrected)
+
+
+def answer_url(session: str, number: int) -> str:
+    """Where an answer is shown."""
+    return session_url(session, "a", number)

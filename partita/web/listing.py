@@ -1,0 +1,62 @@
+"""The first page: all sessions, how far they are and what they have spent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from partita.result import TEACHER
+from partita.stored import status_now
+from partita.web.app import ADesk
+from partita.web.desk import Desk
+from partita.web.rendering import page
+from storage.ledger import tally
+from storage.sessions import SessionRecord, list_sessions
+
+router = APIRouter()
+_AT_ONCE = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A session as the list shows it."""
+
+    record: SessionRecord
+    status: str
+    calls: int
+    """Chat calls that were answered."""
+    progress: dict[str, Any] | None
+    """How far a running one is."""
+    of_teacher: bool
+    """Whether it holds a teacher's answers, and so has no clusters."""
+
+
+@router.get("/")
+def sessions(desk: ADesk, start: int = 0) -> Response:
+    """All sessions, the newest first."""
+    return page("sessions", **_listed(desk, start))
+
+
+@router.get("/live")
+def live(desk: ADesk, start: int = 0) -> Response:
+    """The list alone, for a page that is open."""
+    return page("_sessions", **_listed(desk, start))
+
+
+def _listed(desk: Desk, start: int) -> dict[str, Any]:
+    records = list_sessions(desk.db)
+    start = max(0, start)
+    lines = [_line(desk, record) for record in records[start : start + _AT_ONCE]]
+    following = start + _AT_ONCE if start + _AT_ONCE < len(records) else None
+    return {"lines": lines, "count": len(records), "start": start, "following": following, "db": str(desk.db)}
+
+
+def _line(desk: Desk, record: SessionRecord) -> Line:
+    status = status_now(desk.db, record)
+    calls = tally(desk.db, record.id)
+    asked = sum(calls.get(kind, 0) for kind in ("describe", "membership", "merge"))
+    progress = record.progress if status == "running" else None
+    return Line(record, status, asked, progress, record.policy == TEACHER)

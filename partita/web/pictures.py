@@ -1,0 +1,46 @@
+"""Pictures of items as pages show them: read by number, made small, kept while there is room."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+
+from serving.images import encode_image
+from storage.errors import UsageError
+from storage.items import Item, read_bytes
+
+SIDES = (192, 384, 1024)
+"""Longest sides that pages ask for, in pixels, beside what the model was shown."""
+_KEPT_BYTES = 96 * 2**20
+
+
+class Pictures:
+    """JPEGs by content and size; the most recently shown 96 MiB of them stay. For any thread."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[str, int], bytes] = OrderedDict()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def jpeg(self, item: Item, side: int) -> bytes:
+        """An image as a JPEG without metadata, at most `side` pixels long.
+
+        Raises:
+            CollectionError: the file is gone, has changed since the session began, or can't be read.
+            UsageError: it is a text.
+        """
+        if item.text is not None:
+            raise UsageError(f"{item.name} is a text and has no picture")
+        key = item.content_hash, side
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        jpeg = encode_image(read_bytes(item), side, quality=82)
+        with self._lock:
+            if key not in self._kept:
+                self._kept[key] = jpeg
+                self._bytes += len(jpeg)
+            while self._bytes > _KEPT_BYTES and len(self._kept) > 1:
+                self._bytes -= len(self._kept.popitem(last=False)[1])
+        return jpeg

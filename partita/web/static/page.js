@@ -1,0 +1,159 @@
+// Makes pages live and quick; each works without it, too.
+"use strict";
+
+document.documentElement.classList.add("scripted");
+
+// -- what changes while a page is open ------------------------------------------------------------------------------
+
+const STALE = 3; // so many looks in a row without an answer, and the page says so
+
+function live(element, missed = 0) {
+  const every = Number(element.dataset.every) || 5000;
+  setTimeout(async () => {
+    if (!element.isConnected) return;
+    if (document.hidden) return live(element, missed);
+    let html;
+    try {
+      const answer = await fetch(element.dataset.live, { headers: { Accept: "text/html" } });
+      if (!answer.ok) throw new Error(answer.status);
+      html = await answer.text();
+    } catch {
+      element.classList.toggle("stale", missed + 1 >= STALE);
+      return live(element, missed + 1);
+    }
+    const fresh = new DOMParser().parseFromString(html, "text/html").getElementById(element.id);
+    if (!fresh) return live(element);
+    if (fresh.outerHTML !== element.outerHTML) {
+      element.replaceWith(fresh);
+      fresh.dispatchEvent(new CustomEvent("fresh", { bubbles: true }));
+      return live(fresh);
+    }
+    live(element);
+  }, every);
+}
+for (const element of document.querySelectorAll("[data-live]")) live(element);
+
+// The clusters follow, unless somebody is choosing among them.
+let following = false;
+document.addEventListener("fresh", async (event) => {
+  const sheet = document.querySelector("[data-sheet]");
+  const partition = event.target.dataset.partition;
+  if (!sheet || !partition || partition === sheet.dataset.partition || following || chosen().length) return;
+  following = true;
+  try {
+    const answer = await fetch(sheet.dataset.sheet);
+    const fresh = answer.ok && new DOMParser().parseFromString(await answer.text(), "text/html").getElementById(sheet.id);
+    if (fresh && !chosen().length) {
+      sheet.replaceWith(fresh);
+      const stamp = document.querySelector("#steer [name=partition]");
+      if (stamp) stamp.value = fresh.dataset.partition;
+      names(fresh);
+    }
+  } finally {
+    following = false;
+  }
+});
+
+// The form offers the clusters that are there now.
+function names(sheet) {
+  const select = document.querySelector("#steer [name=to]");
+  if (!select) return;
+  const options = [...sheet.querySelectorAll(".cluster[id]")].map((cluster) => {
+    const number = cluster.id.slice(1);
+    return new Option(`${number} · ${cluster.querySelector("h2").textContent.trim()}`, number);
+  });
+  select.replaceChildren(new Option("…", ""), ...options);
+}
+
+// -- choosing and correcting ----------------------------------------------------------------------------------------
+
+const form = document.getElementById("steer");
+
+function chosen(kind) {
+  return [...document.querySelectorAll(`input[form=steer]:checked`)].filter((box) => !kind || box.name === kind);
+}
+
+function tell() {
+  if (!form) return;
+  const items = chosen("item").length, clusters = chosen("cluster").length;
+  form.classList.toggle("open", items + clusters > 0);
+  document.body.classList.toggle("choosing", items > 0);
+  const words = [];
+  if (items) words.push(`${items} item${items > 1 ? "s" : ""}`);
+  if (clusters) words.push(`${clusters} cluster${clusters > 1 ? "s" : ""}`);
+  form.querySelector("[data-chosen]").textContent = `${words.join(", ") || "nothing"} chosen`;
+  for (const button of form.querySelectorAll("[data-needs]")) {
+    const there = button.dataset.needs === "item" ? items : clusters;
+    const least = ["together", "unite"].includes(button.value) ? 2 : 1;
+    const aims = ["move", "apart"].includes(button.value) && !form.elements.to.value;
+    button.disabled = there < least || aims;
+  }
+}
+document.addEventListener("change", (event) => {
+  if (event.target.form === form) tell();
+});
+if (form) {
+  const here = form.querySelector("[data-here]");
+  if (here) here.value = location.pathname + location.search;
+  tell();
+}
+
+// -- more pictures --------------------------------------------------------------------------------------------------
+
+async function more(link) {
+  if (link.dataset.busy) return;
+  link.dataset.busy = "yes";
+  const answer = await fetch(link.dataset.more).catch(() => null);
+  if (!answer || !answer.ok) return void delete link.dataset.busy;
+  const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").body;
+  link.closest("li").replaceWith(...fresh.children);
+  watch();
+}
+const near = new IntersectionObserver((seen) => {
+  for (const entry of seen) if (entry.isIntersecting) more(entry.target);
+}, { rootMargin: "600px" });
+function watch() {
+  for (const link of document.querySelectorAll("[data-more]")) near.observe(link);
+}
+watch();
+document.addEventListener("click", (event) => {
+  const link = event.target.closest("[data-more]");
+  if (link) {
+    event.preventDefault();
+    more(link);
+  }
+});
+
+// -- keys -----------------------------------------------------------------------------------------------------------
+
+const keys = document.getElementById("keys");
+document.querySelector("[data-keys]")?.addEventListener("click", () => keys.showModal());
+
+function step(selector, by) {
+  const all = [...document.querySelectorAll(selector)];
+  if (!all.length) return;
+  const at = all.findIndex((element) => element.contains(document.activeElement));
+  const next = all[Math.max(0, Math.min(all.length - 1, at < 0 ? 0 : at + by))];
+  const target = next.matches("a") ? next : next.querySelector("a");
+  target.focus();
+  next.scrollIntoView({ block: "nearest" });
+}
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input:not([type=checkbox]), select, textarea, dialog")) return;
+  if (event.key === "j") step("[data-tile]", 1);
+  else if (event.key === "k") step("[data-tile]", -1);
+  else if (event.key === "n") step(".cluster", 1);
+  else if (event.key === "p") step(".cluster", -1);
+  else if (event.key === "x") {
+    const box = document.activeElement?.closest(".tile")?.querySelector("input[type=checkbox]");
+    if (box) {
+      box.checked = !box.checked;
+      tell();
+    }
+  } else if (event.key === "Escape") {
+    for (const box of chosen()) box.checked = false;
+    tell();
+  } else if (event.key === "?") keys.showModal();
+  else return;
+  event.preventDefault();
+});
