@@ -29,7 +29,7 @@ MORE = 120
 @router.get("/s/{name}")
 def session(name: str, desk: ADesk, start: int = 0) -> Response:
     """The clusters, the largest first."""
-    return page("session", **_head(desk, name), **_clusters(desk.seen(name), start), tab="clusters")
+    return page("session", **head(desk, name), **_clusters(desk.seen(name), start), tab="clusters")
 
 
 @router.get("/s/{name}/sheet")
@@ -41,7 +41,7 @@ def sheet(name: str, desk: ADesk, start: int = 0) -> Response:
 @router.get("/s/{name}/live")
 def live(name: str, desk: ADesk) -> Response:
     """How far the session is, for a page that is open."""
-    return page("_live", **_head(desk, name))
+    return page("_live", **head(desk, name))
 
 
 @router.get("/s/{name}/c/{number}")
@@ -49,7 +49,7 @@ def cluster(name: str, number: int, desk: ADesk, start: int = 0) -> Response:
     """One cluster with all its items."""
     seen = desk.seen(name)
     shown = seen.result.cluster(number)
-    return page("cluster", **_head(desk, name), **_part(seen, shown.items, start), cluster=shown, tab="clusters",
+    return page("cluster", **head(desk, name), **_part(seen, shown.items, start), cluster=shown, tab="clusters",
                 others=seen.result.clusters)  # fmt: skip
 
 
@@ -65,7 +65,7 @@ def more(name: str, number: int, desk: ADesk, start: int = 0) -> Response:
 def doubts(name: str, desk: ADesk, start: int = 0) -> Response:
     """All items, the least certain first."""
     seen = desk.seen(name)
-    return page("doubts", **_head(desk, name), **_part(seen, _doubtful(seen), start), tab="doubts",
+    return page("doubts", **head(desk, name), **_part(seen, _doubtful(seen), start), tab="doubts",
                 others=seen.result.clusters)  # fmt: skip
 
 
@@ -104,7 +104,7 @@ def picture(
     return Response(jpeg, media_type="image/jpeg", headers=headers)
 
 
-def _head(desk: Desk, name: str) -> dict[str, Any]:
+def head(desk: Desk, name: str) -> dict[str, Any]:
     """What the head of every page of a session tells."""
     seen = desk.seen(name)
     record = load_session(desk.db, name)

@@ -12,7 +12,7 @@ from graphs.likeness import vectors_from
 from graphs.session import VECTORS
 from partita.steering import in_words
 from partita.web.app import ADesk
-from partita.web.clusters import _head
+from partita.web.clusters import head
 from partita.web.desk import Desk, Seen
 from partita.web.rendering import LARGE, MIDDLE, SMALL, Tile, page, session_url, tile, tiles
 from storage import artefacts
@@ -49,7 +49,7 @@ def item(name: str, number: int, desk: ADesk, start: int = 0) -> Response:
     why = next((failed.why for failed in seen.result.failed_items if failed.item == row.name), None)
     return page(
         "item",
-        **_head(desk, name),
+        **head(desk, name),
         tab="",
         row=row,
         tile=tile(seen, row.name, LARGE),
@@ -73,7 +73,7 @@ def answer(name: str, number: int, desk: ADesk) -> Response:
     wanted = Wanted((*KINDS, *TOLD[-1:]), only=number)
     found = next(calls(desk.db, seen.record.id, wanted), None)
     step = None if found is None else _step(seen, found, None)
-    return page("answer", 200 if step else 404, **_head(desk, name), tab="", step=step, number=number)
+    return page("answer", 200 if step else 404, **head(desk, name), tab="", step=step, number=number)
 
 
 def _described(desk: Desk, seen: Seen, shown_as: str) -> str:

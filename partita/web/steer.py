@@ -9,7 +9,7 @@ from starlette.responses import RedirectResponse, Response
 
 from partita.steering import Steering
 from partita.web.app import ADesk
-from partita.web.clusters import _head
+from partita.web.clusters import head
 from partita.web.desk import Seen
 from partita.web.rendering import page, session_url
 from storage.errors import UsageError
@@ -69,7 +69,7 @@ def undo(
 @router.get("/s/{name}/corrections")
 def said(name: str, desk: ADesk) -> Response:
     """What people said, the last first."""
-    return page("corrections", **_head(desk, name), told=Steering(desk.db, name).told()[::-1], tab="corrections")
+    return page("corrections", **head(desk, name), told=Steering(desk.db, name).told()[::-1], tab="corrections")
 
 
 def _names(seen: Seen, numbers: list[int]) -> list[str]:
