@@ -1,6 +1,6 @@
 """One training on several devices: the process that asks the teacher leads, the others do as it does.
 
-Started by `torchrun -m partita train …`; with one process there is nobody to lead.
+Started by `accelerate launch -m partita train …` or `torchrun`; with one process there is nobody to lead.
 """
 
 from __future__ import annotations

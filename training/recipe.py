@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -104,27 +104,37 @@ def held_out_of(items: int, recipe: Recipe) -> int:
     return min(items // 2, MOST, max(FEWEST, round(items * recipe.held_out)))
 
 
-def read_recipe(path: Path | None, small: bool, changes: Mapping[str, Any] | None = None) -> Recipe:
+def read_recipe(
+    path: Path | None, small: bool, changes: Mapping[str, Any] | None = None, beside: Collection[str] = ()
+) -> Recipe:
     """The recipe of a training: the defaults for the size of its base, a YAML file over them, `changes` over both.
+
+    Args:
+        beside: what the file may hold that is no matter of the recipe.
 
     Raises:
         UsageError: the file is missing or no YAML, or holds something that is no setting.
     """
     told: dict[str, Any] = dict(SMALL) if small else {}
     if path is not None:
-        told |= _read(path)
+        told |= {name: value for name, value in read_settings(path).items() if name not in beside}
     told |= changes or {}
     try:
         return Recipe.model_validate(told)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(map(str, first["loc"]))
-        known = ", ".join(Recipe.model_fields)
+        known = ", ".join([*beside, *Recipe.model_fields])
         why = f"is no setting; there are {known}" if first["type"] == "extra_forbidden" else first["msg"]
         raise UsageError(f"{path or 'the training settings'}: {name}: {why}") from None
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_settings(path: Path) -> dict[str, Any]:
+    """What a YAML file says, by name.
+
+    Raises:
+        UsageError: it is missing, or no YAML, or no mapping.
+    """
     try:
         told = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -20,7 +20,24 @@ from partita.train import Order, base_folder, foresee, is_small, train
 from storage.database import open_database
 from storage.errors import UsageError
 from storage.items import scan
-from training.recipe import read_recipe
+from storage.urls import without_secrets
+from training.recipe import read_recipe, read_settings
+
+_ORDER = {
+    "what": "what", "collection": "collection", "by": "criterion", "teacher": "teacher",
+    "teacher_model": "teacher_model", "column": "column", "base": "base", "out": "out", "prompts": "prompts",
+    "db": "db", "concurrency": "concurrency", "request_timeout": "request_timeout", "max_calls": "max_calls",
+    "max_cost": "max_cost",
+}  # fmt: skip
+"""What a YAML may say besides the recipe, and the parameter that it stands for."""
+
+
+def _ordered(context: click.Context, option: click.Parameter, path: Path | None) -> Path | None:
+    """Whatever a YAML orders is the default of the option that it stands for: the command line goes before it."""
+    if path is not None:
+        told = {_ORDER[name]: value for name, value in read_settings(path).items() if name in _ORDER}
+        context.default_map = {name: value for name, value in told.items() if value is not None}
+    return path
 
 
 @click.command("train")
@@ -34,7 +51,14 @@ from training.recipe import read_recipe
 @click.option("--column", metavar="NAME", help="Column of the labels CSV.  [default: the one named as the criterion]")
 @click.option("--base", metavar="MODEL", default=BUILT_IN, show_default=True, help="A LLaVA over Qwen2: its folder.")
 @click.option("--out", type=click.Path(path_type=Path), metavar="DIR", help="Where the model and its training go.")
-@click.option("--config", type=click.Path(path_type=Path), metavar="YAML", help="Settings of the training.")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    metavar="YAML",
+    is_eager=True,
+    callback=_ordered,
+    help="Whatever stands here and in --show-config, in a file; the command line goes before it.",
+)
 @click.option("--epochs", type=click.IntRange(min=1), help="At most so many.")
 @click.option("--seed", type=click.IntRange(min=0))
 @click.option("--prompts", metavar="FILE|NAME", help="Prompt set.  [default: the one that matches the criterion]")
@@ -56,9 +80,12 @@ def command(what: Any, collection: Path | None, criterion: str | None, teacher: 
     """
     folder = base_folder(base)
     changes = {name: value for name, value in (("epochs", epochs), ("seed", seed)) if value is not None}
-    recipe = read_recipe(config, is_small(folder), changes)
+    recipe = read_recipe(config, is_small(folder), changes, _ORDER)
     if show_config:
-        click.echo(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False), nl=False)
+        given = click.get_current_context().params
+        told = {name: given[parameter] for name, parameter in _ORDER.items()} | {"db": without_secrets(db)}
+        told = {name: str(value) if isinstance(value, Path) else value for name, value in told.items()}
+        click.echo(yaml.safe_dump(told | recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True), nl=False)
         return
     missing = [
         name

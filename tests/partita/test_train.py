@@ -205,6 +205,8 @@ def test_settings_that_are_none_and_another_training_in_the_folder(cli, world):
     assert refused.code == 2 and "batches: is no setting" in refused.err
     shown = cli("train", "both", "--show-config", "--base", "base")
     assert yaml.safe_load(shown.out)["rank"] == 64
+    shown = cli("train", "agent", "--show-config", "--db", "postgresql://me:secret@host/x")
+    assert "secret" not in shown.out and "//host/x" in shown.out
     (world / "few.yaml").write_text(yaml.safe_dump(SETTINGS | {"epochs": 1}))
     assert cli(*words("agent")).code == 0
     other = cli(*words("both"))
@@ -214,5 +216,12 @@ def test_settings_that_are_none_and_another_training_in_the_folder(cli, world):
     assert other.code == 2 and "another recipe (rate)" in other.err
     (world / "few.yaml").write_text(yaml.safe_dump(SETTINGS | {"epochs": 1, "micro_batch": 2, "patience": 2}))
     assert cli(*words("agent")).code == 0  # what is said where memory does not suffice may be done
+    order = {"what": "both", "collection": "patches", "by": "color", "teacher": "patches/labels.csv", "out": "out"}
+    (world / "order.yaml").write_text(yaml.safe_dump(order | {"base": "base"} | SETTINGS | {"epochs": 1, "rate": 1e-3}))
+    other = cli("train", "--config", "order.yaml")  # read as the words would be, another recipe and all
+    assert other.code == 2 and "another what" in other.err
+    shown = cli("train", "agent", "--config", "order.yaml", "--out", "elsewhere", "--show-config")  # words go first
+    told = yaml.safe_load(shown.out)
+    assert [told[name] for name in ("what", "out", "by", "rate")] == ["agent", "elsewhere", "color", 1e-3]
     lacks = cli("train", "both", "patches")
     assert lacks.code == 2 and "--by, --teacher, --out" in lacks.err
