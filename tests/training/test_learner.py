@@ -226,8 +226,8 @@ def test_two_processes_learn_what_one_learns(base: Path, tmp_path: Path) -> None
     )
     script = tmp_path / "two.py"
     script.write_text(code)
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "--num_machines=1"]
-    launch += ["--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0"]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2"]
+    launch += ["--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no", "--main_process_port=0"]
     argv = [str(script), str(base), str(tmp_path / "two"), recipe.model_dump_json()]
     done = subprocess.run(
         [*launch, *argv], env=_environment(), capture_output=True, text=True, timeout=120, check=False
