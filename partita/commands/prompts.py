@@ -10,6 +10,7 @@ VERBS = {
     "list": "List the shipped sets, and the versions that were kept or used.",
     "show": "Print a set as YAML, ready to be edited.",
     "check": "Check the prompt set in a file, and say what is wrong with it.",
+    "draft": "Have a model write a set for a criterion, to be edited.",
     "keep": "Keep the set in a file as a version.",
     "diff": "Show what differs between two sets.",
 }
