@@ -11,6 +11,7 @@ VERBS = {
     "show": "Print a set as YAML, ready to be edited.",
     "check": "Check the prompt set in a file, and say what is wrong with it.",
     "draft": "Have a model write a set for a criterion, to be edited.",
+    "try": "Try a set on a few items of a session.",
     "keep": "Keep the set in a file as a version.",
     "diff": "Show what differs between two sets.",
 }
