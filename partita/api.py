@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import SecretStr
 
+from partita.comparison import Comparison, Side, compare
 from partita.evaluation import Score, score_labels
 from partita.export import THUMBNAILS, Form, export
 from partita.keys import Keys, find_keys
@@ -29,7 +30,7 @@ from storage.artefacts import new_file
 from storage.calls import KINDS, TOLD, Call, Held, Wanted, calls, held, name_in_calls
 from storage.database import Database, open_database
 from storage.errors import UsageError
-from storage.sessions import load_session
+from storage.sessions import load_items, load_session
 from storage.trace import trace_row
 
 if TYPE_CHECKING:
@@ -323,6 +324,24 @@ class Session:
         common = sorted(true)
         score = score_labels([found[i] for i in common], [true[i] for i in common], result.calls_per_item)
         return replace(score, supervised=result.supervised, corrections=result.corrections)
+
+    def compare(self, other: Session | str) -> Comparison:
+        """This session (A) and another (B) side by side: how far they agree, and the items on which they differ.
+
+        Args:
+            other: a session, or the name of one in the same database.
+
+        Raises:
+            UsageError: one of them has no clusters yet, or they have no item in common.
+        """
+        if isinstance(other, str):
+            other = Session(other, self._url)
+        return compare(self._side(), other._side())
+
+    def _side(self) -> Side:
+        with open_database(self._url) as database:
+            record = load_session(database, self.name)
+            return Side.of(record, result_of(database, self.name), load_items(database, record.id))
 
     def _prices(self) -> Prices:
         return find_prices(self._environment.prices, self._environment.config_home)

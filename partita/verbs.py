@@ -16,6 +16,7 @@ VERBS = {
     "web": "Show sessions in a browser, and steer them.",
     "fork": "Make a session from another with other prompts.",
     "correct": "Correct a session's clusters by hand.",
+    "compare": "Put two sessions side by side: agreement, and where they differ.",
     "spend": "Show what a session has spent, and on what.",
     "trace": "Show what agents were asked, what they answered, and why.",
     "export": "Write a partition to a file or folder.",

@@ -21,13 +21,14 @@ def make_session(
     collection: Path,
     clusters: Mapping[str, Sequence[str]],
     *,
+    name: str = "s",
     odds: bool = True,
     criterion: str = "kind",
     **record: Any,
 ) -> SessionRecord:
-    """A session `s` over a collection, with clusters by name of items by name."""
+    """A session over a collection, with clusters by name of items by name."""
     found = scan(collection)
-    made = SessionRecord("s", criterion, "evidence", str(collection), status="done", **record)
+    made = SessionRecord(name, criterion, "evidence", str(collection), status="done", **record)
     create_session(db, made, found)
     nodes: dict[str, int] = {}
     by_hash: dict[str, int] = {}
@@ -35,7 +36,7 @@ def make_session(
         assert isinstance(item, Item)
         nodes[item.name] = by_hash.setdefault(item.content_hash, len(by_hash))
     named = tuple(
-        NamedCluster(name, tuple(dict.fromkeys(nodes[item] for item in items))) for name, items in clusters.items()
+        NamedCluster(called, tuple(dict.fromkeys(nodes[item] for item in items))) for called, items in clusters.items()
     )
     sure = {v: 0.5 if place == 0 else SURE for c in named for place, v in enumerate(c.nodes)} if odds else None
     artefacts.put(db, made.id, PARTITION, Partition(named, sure).to_bytes())

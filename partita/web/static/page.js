@@ -24,7 +24,9 @@ function live(element, missed = 0) {
     const fresh = new DOMParser().parseFromString(html, "text/html").getElementById(element.id);
     if (!fresh) return live(element);
     if (fresh.outerHTML !== element.outerHTML) {
+      const focused = keep(element, fresh);
       element.replaceWith(fresh);
+      focused?.focus();
       fresh.dispatchEvent(new CustomEvent("fresh", { bubbles: true }));
       return live(fresh);
     }
@@ -32,6 +34,18 @@ function live(element, missed = 0) {
   }, every);
 }
 for (const element of document.querySelectorAll("[data-live]")) live(element);
+
+// What is ticked stays ticked; gives the box that has the focus.
+function keep(element, fresh) {
+  let focused = null;
+  const boxes = [...fresh.querySelectorAll("input[type=checkbox]")];
+  for (const box of element.querySelectorAll("input[type=checkbox]")) {
+    const same = boxes.find((other) => other.name === box.name && other.value === box.value);
+    if (same) same.checked = box.checked;
+    if (same && box === document.activeElement) focused = same;
+  }
+  return focused;
+}
 
 // The clusters follow, unless somebody is choosing among them.
 let following = false;
