@@ -8,11 +8,12 @@ that a checkpoint stays small and is a view of the ledger, never a second truth.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypedDict
+from typing import Any, Literal, Protocol
 
 from langgraph.graph import START, StateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import Command
+from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12, and LangGraph's server asks it
 
 from graphs.traversal import Phase
 

@@ -6,11 +6,12 @@ What happens in each node is the policy's: ``paper.PaperMerger`` or ``scheduling
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypedDict
+from typing import Any, Literal, Protocol
 
 from langgraph.graph import START, StateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import Command
+from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12, and LangGraph's server asks it
 
 
 class MergeState(TypedDict, total=False):

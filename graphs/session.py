@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from langgraph.graph import END, START, StateGraph
 from langgraph.runtime import Runtime
 from langgraph.types import Command
+from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12, and LangGraph's server asks it
 
 from agents import questions
 from agents.descriptions import read_description

@@ -23,6 +23,7 @@ VERBS = {
     "score": "Compare a partition with labels.",
     "examples": "Render example images with labels.",
     "prompts": "List, show, check, draft, try and compare prompt sets.",
+    "studio": "Show sessions in LangGraph's own server.",
     "train": "Train an embedder and an agent of your own for a criterion.",
     "serve": "Serve models over HTTP: the built-in one, or another with vLLM.",
     "doctor": "Check this installation, the database and the endpoint.",

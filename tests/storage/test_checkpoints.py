@@ -21,10 +21,11 @@ from sqlalchemy import event, func, select
 
 from storage.checkpoints import open_checkpointer, strict_serializer
 from storage.database import Database, open_database
-from storage.errors import DatabaseError
+from storage.errors import DatabaseError, SessionError
 from storage.ledger import Ledger
 from storage.sessions import SessionRecord
 from storage.tables import graph_checkpoints, graph_writes
+from storage.view import CheckpointView
 from tests.storage.conftest import answer
 
 
@@ -355,3 +356,31 @@ def test_the_serialiser_is_strict() -> None:
         plain.loads_typed(("pickle", b"cos\nsystem\n(S'true'\ntR."))
     with pytest.raises(TypeError):
         plain.dumps_typed({"f": lambda: None})
+
+
+async def test_a_view_reads_what_a_saver_writes_and_refuses_to_write(db: Database) -> None:
+    config = {"configurable": {"thread_id": "t1"}}
+    view = CheckpointView(db)
+    async with open_checkpointer(db) as saver:
+        await graph(saver, 3).ainvoke({"cursor": 0}, config)
+        written = [one async for one in saver.alist(config)]
+        assert [one async for one in view.alist(config)] == written and len(written) == 5
+        assert (await graph(view, 3).aget_state(config)).values == {"cursor": 3}
+        assert view.thread_ids() == {"t1"}
+
+        run = {**config, "metadata": {}}
+        for refused in (
+            graph(view, 4).ainvoke({"cursor": 0}, config),
+            graph(view, 4).ainvoke({"cursor": 0}, {"configurable": {"thread_id": "t2"}}),
+            graph(view, 4).aupdate_state(config, {"cursor": 1}),
+            view.aput(run, generate_checkpoint(), generate_metadata(), {}),
+            view.aput_writes(written[0].config, [("cursor", 1)], "task"),
+            view.adelete_thread("t1"),
+            view.adelete_for_runs(["r"]),
+            view.acopy_thread("t1", "t2"),
+            view.aprune(["t1"]),
+        ):
+            with pytest.raises(SessionError, match="only shown"):
+                await refused
+        await view.adelete_thread("t2")  # which isn't there
+        assert [one async for one in saver.alist(None)] == written
