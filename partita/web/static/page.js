@@ -24,7 +24,9 @@ function live(element, missed = 0) {
     const fresh = new DOMParser().parseFromString(html, "text/html").getElementById(element.id);
     if (!fresh) return live(element);
     if (fresh.outerHTML !== element.outerHTML) {
+      const held = element.contains(document.activeElement) && document.activeElement.id;
       element.replaceWith(fresh);
+      if (held) document.getElementById(held)?.focus({ preventScroll: true });
       fresh.dispatchEvent(new CustomEvent("fresh", { bubbles: true }));
       return live(fresh);
     }
