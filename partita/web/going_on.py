@@ -11,7 +11,7 @@ from partita.stored import status_now
 from partita.web.app import ADesk
 from partita.web.desk import Desk
 from partita.web.rendering import page, session_url
-from partita.web.work import limits_of
+from partita.web.work import bounds_of
 from storage.sessions import load_session
 
 router = APIRouter()
@@ -26,7 +26,7 @@ def resume(
     back: Annotated[str, Form()] = "",
 ) -> Response:
     """Go on with a session in a process of its own."""
-    desk.work.resume(name, limits_of(max_calls, max_cost))
+    desk.work.resume(name, bounds_of(max_calls, max_cost))
     return _back(name, back)
 
 

@@ -8,6 +8,7 @@ secret, go by the environment: command lines are seen by every user of a machine
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -109,6 +110,21 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a session may spend in all."""
+
+    max_calls: int | None = None
+    max_cost: float | None = None
+    """In USD."""
+
+    @property
+    def options(self) -> list[str]:
+        """Of `partita run` and `partita resume`."""
+        calls = [] if self.max_calls is None else ["--max-calls", str(self.max_calls)]
+        return calls + ([] if self.max_cost is None else ["--max-cost", f"{self.max_cost:f}"])
+
+
+@dataclass(frozen=True, slots=True)
 class Doing:
     """What is being done with a session, as its page shows it."""
 
@@ -150,11 +166,11 @@ class Work:
             self._alive = [one for one in self._alive if one.ended is None]
             return list(self._alive)
 
-    def resume(self, name: str, limits: Sequence[str] = (), note: str = "") -> None:
+    def resume(self, name: str, bounds: Bounds | None = None, note: str = "") -> None:
         """Go on with a session, unless that was begun already.
 
         Args:
-            limits: options of `partita resume`, as `limits_of` gives them.
+            note: what its page tells about how it came about.
 
         Raises:
             UsageError: it can't be gone on with, or another process works on it.
@@ -171,14 +187,14 @@ class Work:
                     f"another process is working on session {record.name!r}: its page shows how far it is; if it was "
                     "asked to pause, try again when it has"
                 )
-            self._start(record.name, ["resume", *limits, "--", record.name], note)
+            self._start(record.name, ["resume", *(bounds or Bounds()).options, "--", record.name], note)
 
-    def begin(self, name: str, words: Sequence[str], note: str = "") -> None:
+    def begin(self, name: str, words: Sequence[str]) -> None:
         """Begin a session with these words for `partita run`, unless one of that name was begun here just now."""
         with self._lock:
             latest = self._latest.get(name)
             if latest is None or latest.ended is not None:
-                self._start(name, ["run", *words], note)
+                self._start(name, ["run", *words], "")
 
     def pause(self, name: str) -> None:
         """Ask whoever works on a session to pause.
@@ -212,15 +228,17 @@ class Work:
             one.stop()
         if not alive:
             return
-        which = ", ".join(sorted(one.session for one in alive))
-        say(f"{len(alive)} session{'s' if len(alive) > 1 else ''} started from the page pause{'' if len(alive) > 1 else 's'}: {which}")
+        who, do = ("1 session", "pauses") if len(alive) == 1 else (f"{len(alive)} sessions", "pause")
+        say(f"{who} started from the page {do}: {', '.join(sorted(one.session for one in alive))}")
         until = time.monotonic() + GRACE + 2
         for one in alive:
             one.wait(max(0.0, until - time.monotonic()))
 
     def _start(self, name: str, words: Sequence[str], note: str) -> None:
         if self._db.memory:
-            raise UsageError("the database is in this process's memory, where no other can work on it: use a file's URL")
+            raise UsageError(
+                "the database is in this process's memory, where no other can work on it: use a file's URL"
+            )
         started = Started(name, words, self._db, note)
         self._latest.pop(name, None)
         self._latest[name] = started
@@ -240,23 +258,18 @@ class Work:
         return status  # it has ended, and its process soon will have
 
 
-def limits_of(max_calls: str, max_cost: str) -> list[str]:
-    """Options for what somebody wrote into the form's fields; empty fields limit nothing.
+def bounds_of(max_calls: str, max_cost: str) -> Bounds:
+    """What somebody wrote into a form's fields; empty fields bound nothing.
 
     Raises:
         UsageError: it is no such number.
     """
-    words = []
-    if max_calls := max_calls.strip():
-        if not (max_calls.isascii() and max_calls.isdecimal() and len(max_calls) <= 9):
-            raise UsageError("calls: give a whole number, such as 500, or leave it empty for no limit")
-        words += ["--max-calls", str(int(max_calls))]
-    if max_cost := max_cost.strip():
-        whole, _, part = max_cost.partition(".")
-        if not (max_cost.isascii() and (whole + part).isdecimal() and len(max_cost) <= 12):
-            raise UsageError("cost: give an amount in USD, such as 2.50, or leave it empty for no limit")
-        words += ["--max-cost", str(float(max_cost))]
-    return words
+    calls, cost = max_calls.strip(), max_cost.strip()
+    if calls and not (calls.isascii() and calls.isdecimal() and len(calls) <= 9):
+        raise UsageError("calls: give a whole number, such as 500, or leave it empty for no limit")
+    if cost and not re.fullmatch(r"[0-9]{1,9}([.][0-9]{0,6})?|[.][0-9]{1,6}", cost):
+        raise UsageError("cost: give an amount in USD, such as 2.50, or leave it empty for no limit")
+    return Bounds(int(calls) if calls else None, float(cost) if cost else None)
 
 
 def _check(record: SessionRecord) -> None:
