@@ -25,6 +25,8 @@ QuestionKind = Literal["describe", "membership", "merge"]
 
 SHIPPED = Path(__file__).parent / "prompts"
 _MAX_FILE = 256 * 1024
+TEMPLATES = ("criterion", "describe", "membership", "merge")
+"""Fields in which ``$criterion`` is the criterion, and ``$$`` a dollar sign."""
 
 
 def prompt_hash(text: str) -> str:
@@ -77,36 +79,57 @@ def shipped_names() -> tuple[str, ...]:
     return ("default", *sorted(p.stem for p in SHIPPED.glob("*.yaml") if p.stem != "default"))
 
 
-def read_prompt_file(path: Path, criterion: str) -> PromptSet:
-    """The prompt set in a YAML file, rendered for a criterion.
+def read_prompt_file(path: Path, criterion: str | None) -> PromptSet:
+    """The prompt set in a YAML file, rendered for a criterion; raises what `prompt_text` and `parse_prompts` raise."""
+    return parse_prompts(prompt_text(path), criterion, str(path))
+
+
+def prompt_text(path: Path) -> str:
+    """What is written in a prompt file.
 
     Raises:
-        PromptError: the file is missing, is no YAML, lacks a field, or names an unknown variable.
+        PromptError: the file is missing, too large, or no text.
     """
     try:
         if path.stat().st_size > _MAX_FILE:
             raise PromptError(f"{path}: larger than 256 KiB, which no prompt set is; give a YAML file with prompts")
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise PromptError(f"{path}: no such prompt file; `partita prompts list` shows the shipped sets") from None
     except (OSError, UnicodeDecodeError) as e:
         raise PromptError(f"{path}: can't be read as a UTF-8 text file ({e}); give a YAML file with prompts") from None
-    except yaml.YAMLError as e:
-        where = getattr(e, "problem_mark", None)
-        line = f" line {where.line + 1}" if where else ""
+
+
+def parse_prompts(text: str, criterion: str | None, where: str) -> PromptSet:
+    """The prompt set that is written in a text as YAML, rendered for a criterion.
+
+    Args:
+        criterion: what ``$criterion`` stands for; None: it is an error there.
+        where: what the text is called in errors.
+
+    Raises:
+        PromptError: it is no YAML, lacks a field, or names an unknown variable.
+    """
+    if len(text) > _MAX_FILE:
+        raise PromptError(f"{where}: longer than 256 KiB, which no prompt set is; give YAML with prompts")
+    try:
+        raw = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as e:  # a date such as 2026-99-99 is a ValueError
+        mark = getattr(e, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
         problem = getattr(e, "problem", None) or "syntax error"
         raise PromptError(
-            f"{path}:{line} no valid YAML ({problem}); compare with `partita prompts show default`"
+            f"{where}:{line} no valid YAML ({problem}); compare with `partita prompts show default`"
         ) from None
     if not isinstance(raw, Mapping):
-        raise PromptError(f"{path}: not a mapping of fields; `partita prompts show default` shows the form")
-    return _validated(raw, criterion, str(path))
+        raise PromptError(f"{where}: not a mapping of fields; `partita prompts show default` shows the form")
+    return _validated(raw, criterion, where)
 
 
-def _validated(raw: Mapping[object, object], criterion: str, where: str) -> PromptSet:
+def _validated(raw: Mapping[object, object], criterion: str | None, where: str) -> PromptSet:
     rendered: dict[str, object] = {}
     for field, value in raw.items():
-        if isinstance(value, str) and field in ("criterion", "describe", "membership", "merge"):
+        if isinstance(value, str) and field in TEMPLATES:
             template = Template(value)
             if not template.is_valid():
                 raise PromptError(
@@ -117,7 +140,11 @@ def _validated(raw: Mapping[object, object], criterion: str, where: str) -> Prom
                 raise PromptError(
                     f"{where}: {field}: unknown variable ${sorted(unknown)[0]}; only $criterion can be used"
                 )
+            if criterion is None and template.get_identifiers():
+                raise PromptError(f"{where}: {field}: $criterion stands for a criterion: say which with --by CRITERION")
             value = template.substitute(criterion=criterion)
+            if "\0" in value:
+                raise PromptError(f"{where}: {field}: holds a NUL, which no database takes; remove it")
         rendered[str(field)] = value
     try:
         return PromptSet.model_validate(rendered)
@@ -163,12 +190,15 @@ def criterion_name(criterion: str) -> str:
     return found.name if found.name != "default" else spelling(criterion)
 
 
+def is_file(prompts: str) -> bool:
+    """Whether what a user names is meant as a file, and not as the name of a set."""
+    return os.path.exists(prompts) or "/" in prompts or prompts.endswith((".yaml", ".yml"))  # noqa: PTH110 - never raises
+
+
 def choose_prompt_set(criterion: str, prompts: str | None) -> PromptSet:
     """The set that a run uses: a file, a shipped name, or the one that matches the criterion."""
     if prompts is None:
         return set_for_criterion(criterion)
-    if prompts in shipped_names():
-        return shipped_set(prompts, criterion)
-    if not os.path.exists(prompts) and "/" not in prompts and not prompts.endswith((".yaml", ".yml")):  # noqa: PTH110 - never raises
+    if prompts in shipped_names() or not is_file(prompts):
         return shipped_set(prompts, criterion)
     return read_prompt_file(Path(prompts), criterion)

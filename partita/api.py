@@ -6,7 +6,7 @@ import asyncio
 import concurrent.futures
 import json
 import uuid
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
     from partita.running import Limits
+    from partita.trying import Trial
     from partita.watch import Watch
 
 T = TypeVar("T")
@@ -63,7 +64,7 @@ def cluster(
         by: the criterion, e.g. ``"suit"``.
         session: name of the session; made from criterion and time if not given.
         db: SQLAlchemy URL; otherwise ``PARTITA_DB`` or ``sqlite:///.partita/partita.db``.
-        prompts: a prompt file, or the name of a shipped set.
+        prompts: a prompt file, the name of a shipped set, or the hash of a version.
         max_calls: budget of chat calls.
         max_cost: budget in USD, by the table of prices (``PARTITA_PRICES``).
         api_key: key of the endpoint; otherwise from the environment. It is stored nowhere.
@@ -269,11 +270,33 @@ class Session:
             return spend_of(database, self.name, self._prices())
 
     def fork(self, prompts: str, *, session: str | None = None) -> Session:
-        """A new session with other prompts, a file or a shipped set; its ``resume()`` asks only what they change."""
+        """A new session with other prompts; its ``resume()`` asks only what they change.
+
+        Args:
+            prompts: a file, a shipped set's name, or a version's hash.
+        """
         from partita.forking import fork
 
         with open_database(self._url) as database:
             return Session(fork(database, self.name, prompts, session=session).session, self._url)
+
+    def try_prompts(
+        self, prompts: str, *, items: int = 4, chosen: Sequence[str] = (), api_key: str | None = None
+    ) -> Trial:
+        """Try other prompts on a few items, beside what this session's own said; nothing of it is kept.
+
+        Args:
+            prompts: a file, a shipped set's name, or a version's hash.
+            items: so many items, chosen so that they tell much. chosen: names of items, instead.
+        """
+        from partita.prompts import choose
+        from partita.trying import plan_trial, try_prompts
+
+        with open_database(self._url) as database:
+            criterion = load_session(database, self.name).criterion
+            named = choose(database, criterion, prompts).prompts
+            plan = plan_trial(database, self.name, named, items=items, chosen=chosen)
+        return _run(try_prompts(plan, keys=_keys(self._environment, api_key, None), prices=self._prices()))
 
     @contextmanager
     def steering(self) -> Iterator[Steering]:

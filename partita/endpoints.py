@@ -80,6 +80,12 @@ def check_kind(parameters: Parameters, found: Collection) -> None:
     )
 
 
+def chat_alone(parameters: Parameters) -> Parameters:
+    """The same for whoever asks for no embeddings: no other endpoint is opened for them."""
+    none = {"embed_endpoint": None, "embed_model": None, "embed_folder": None, "embed_mode": "caption"}
+    return parameters.model_copy(update=none)
+
+
 @asynccontextmanager
 async def connect(
     parameters: Parameters,

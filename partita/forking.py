@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from agents.prompt_sets import PromptSet, QuestionKind, choose_prompt_set, prompt_hash
+from agents.prompt_sets import PromptSet, QuestionKind, prompt_hash
 from graphs.session import GRAPH, VECTORS
+from partita.prompts import choose
 from partita.result import TEACHER
 from partita.running import check_name, free_name
 from storage.database import Database
@@ -35,7 +36,10 @@ class Forked:
 
 
 def fork(db: Database, name: str, prompts: str, *, session: str | None = None) -> Forked:
-    """Make a session from the session `name` with a prompt file or a shipped set; `partita.running.go_on` runs it.
+    """Make a session from the session `name` with the prompt set that is named; `partita.running.go_on` runs it.
+
+    Args:
+        prompts: a file, a shipped set's name, or the hash of a version.
 
     Model, parameters, items, and people's corrections are those of the session it comes from.
 
@@ -47,7 +51,8 @@ def fork(db: Database, name: str, prompts: str, *, session: str | None = None) -
     if of.policy == TEACHER:
         raise UsageError(f"session {name!r} holds a teacher's answers and has no clusters: there is nothing to fork")
     old = PromptSet.model_validate(of.prompt_set)
-    new = choose_prompt_set(of.criterion, prompts)
+    chosen = choose(db, of.criterion, prompts)
+    new = chosen.prompts
     asked: dict[str, str] = {kind: prompt_hash(new.instruction(kind)) for kind in _KINDS}
     again = tuple(kind for kind in _KINDS if old.instruction(kind) != new.instruction(kind))
     taken = {one.name for one in list_sessions(db)}
@@ -62,4 +67,5 @@ def fork(db: Database, name: str, prompts: str, *, session: str | None = None) -
         db, of.id, record, asked | ({"embed": asked["describe"]} if described else {}),
         (GRAPH, VECTORS) if described else (),
     )  # fmt: skip
+    chosen.kept_in(db)
     return Forked(named, reused, again)

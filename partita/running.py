@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from agents.prompt_sets import PromptSet, choose_prompt_set
+from agents.prompt_sets import PromptSet
 from agents.questions import Sampling
 from graphs.asking import Asker
 from graphs.budget import Budget, Cost
@@ -29,6 +29,7 @@ from partita.gallery import Gallery
 from partita.keys import Keys
 from partita.live import Live
 from partita.prices import Prices, load_prices
+from partita.prompts import choose
 from partita.result import TEACHER
 from partita.settings import LOCAL, Parameters, make_parameters
 from partita.watch import Watch
@@ -108,7 +109,8 @@ async def begin(
     criterion = criterion.strip()
     if not criterion:
         raise UsageError("--by: the criterion is empty; say in words what to cluster by, e.g. --by suit")
-    prompt_set = choose_prompt_set(criterion, prompts)
+    chosen = choose(db, criterion, prompts)
+    prompt_set = chosen.prompts
     check_built_in(parameters, criterion)
     taken = {session.name for session in list_sessions(db)}
     named = free_name(criterion, taken) if name is None else check_name(name)
@@ -131,6 +133,7 @@ async def begin(
         )
         with session_lock(db, record.id, named):
             await asyncio.to_thread(create_session, db, record, found)
+            await asyncio.to_thread(chosen.kept_in, db)
             if watch.on_named:
                 watch.on_named(named)
             await _work(db, record, found, prompt_set, connection, limits or Limits(), watch)

@@ -11,12 +11,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agents.prompt_sets import choose_prompt_set, criterion_name
+from agents.prompt_sets import PromptSet, criterion_name
 from partita.estimate import count, money
 from partita.expected_teaching import TeachingEstimate, expected_teaching
 from partita.keys import Keys
 from partita.live import Live
 from partita.prices import FREE
+from partita.prompts import choose
 from partita.result import AS_BEFORE
 from partita.running import Limits, scanned, until_stopped
 from partita.settings import BUILT_IN
@@ -86,7 +87,8 @@ async def train(
     criterion = order.criterion.strip()
     if not criterion:
         raise UsageError("--by: the criterion is empty; say in words what to cluster by, e.g. --by suit")
-    prompts = choose_prompt_set(criterion, order.prompts)
+    chosen = choose(db, criterion, order.prompts)
+    prompts = chosen.prompts
     found = await scanned(order.collection, watch)
     if any(item.kind != "image" for item in found.items):
         raise UsageError(f"{order.collection} holds texts: models are trained on images here")
@@ -119,6 +121,7 @@ async def train(
             db, order.collection, found, criterion, prompts, order.teacher, column=order.column,
             model=order.teacher_model, keys=keys, limits=limits, watch=watch, settings=order.asking,
         ) as open_session:  # fmt: skip
+            await asyncio.to_thread(chosen.kept_in, db)
             for note in open_session.notes:
                 if watch.on_note:
                     watch.on_note(note)
@@ -131,7 +134,7 @@ async def train(
                 )
             if watch.on_note:
                 told = tally(db, open_session.record)
-                watch.on_note(_in_a_line(foresee(order, open_session.found, limits, told), limits))
+                watch.on_note(_in_a_line(foresee(order, prompts, open_session.found, limits, told), limits))
             write_file(folder / ORDER, json.dumps(_told(order, prompts.hash, base), indent=1).encode())
             watcher = Watcher(watch.progress, on_epoch, check)
             # What an earlier run has used may be gone from the collection.
@@ -146,9 +149,10 @@ async def train(
     return outcome
 
 
-def foresee(order: Order, found: Collection, limits: Limits, had: Mapping[str, int] | None = None) -> TeachingEstimate:
+def foresee(
+    order: Order, prompts: PromptSet, found: Collection, limits: Limits, had: Mapping[str, int] | None = None
+) -> TeachingEstimate:
     """What the teacher is expected to be asked; `had` is what its session has already, by kind. Asks nobody."""
-    prompts = choose_prompt_set(order.criterion.strip(), order.prompts)
     price = limits.prices.of(order.teacher_model or "", endpoint=order.teacher) if is_model(order.teacher) else FREE
     return expected_teaching(found, prompts, order.recipe, order.what, price=price, had=had)
 

@@ -22,7 +22,7 @@ VERBS = {
     "export": "Write a partition to a file or folder.",
     "score": "Compare a partition with labels.",
     "examples": "Render example images with labels.",
-    "prompts": "List, show and check prompt sets.",
+    "prompts": "List, show, check, draft, try and compare prompt sets.",
     "train": "Train an embedder and an agent of your own for a criterion.",
     "serve": "Serve models over HTTP: the built-in one, or another with vLLM.",
     "doctor": "Check this installation, the database and the endpoint.",

@@ -171,6 +171,17 @@ def open_database(url: str) -> Database:
     return database
 
 
+def is_there(url: str) -> bool:
+    """Whether there may be a database at `url`: False for a SQLite file that `open_database` would make."""
+    try:
+        parsed = make_url(url)
+    except (exc.ArgumentError, ValueError):
+        return True  # opening it says what is wrong
+    if not parsed.drivername.startswith("sqlite"):
+        return True
+    return parsed.database not in (None, "", ":memory:") and Path(str(parsed.database)).expanduser().exists()
+
+
 def shown(url: URL) -> str:
     """`url` for people: no user, no password."""
     plain = url.set(drivername=url.drivername.removesuffix("+psycopg"), username=None, password=None)

@@ -63,6 +63,12 @@ class Truth:
     embeds: bool = True
     """There is such a thing as /embeddings."""
     most_images: int = 1000
+    contrary: str | None = None
+    """Assessments whose instruction has these words in it are answered the other way round."""
+    drafts: tuple[str, ...] = (
+        '{"name": "kind", "look_at": ["the cells"], "ignore": ["the light"], "values": ["a", "b"]}',
+    )
+    """What it replies when it is asked to draft prompts, one after the other, the last again and again."""
     forms: set[tuple[str, bool, bool]] = field(default_factory=set)
     """(kind, replies were held to a form, images had identities) of the questions answered."""
     url: str = ""
@@ -94,6 +100,11 @@ class Truth:
         return number_in(base64.b64decode(part["image_url"]["url"].split(",", 1)[1]))
 
     def reply(self, content: list[dict]) -> tuple[str, str]:
+        instruction = content[0]["text"]
+        if '"look_at"' in instruction:
+            asked = sum(kind == "draft" for kind, _ in self.asked)
+            return "draft", self.drafts[min(asked, len(self.drafts) - 1)]
+        contrary = self.contrary is not None and self.contrary in instruction
         shown: dict[str, list[int]] = {}
         for label, item in zip(content[1::2], content[2::2], strict=True):
             side = label["text"].split(",")[0].rstrip(":0123456789 ")
@@ -102,11 +113,12 @@ class Truth:
         if not others:
             return "describe", f"It is of kind {'abcdefghijklmnopqrstuvwxyz'[self.kinds[first[0]]]}x."
         if "Candidate" not in shown:
-            return "merge", self._verdict(first, others[0])
-        return "membership", " ".join(self._verdict(first, [candidate]) for candidate in others[0])
+            return "merge", self._verdict(first, others[0], contrary)
+        said = (self._verdict(first, [candidate], contrary) for candidate in others[0])
+        return "membership", " ".join(said)
 
-    def _verdict(self, one: list[int], other: list[int]) -> str:
-        same = self._major(one) == self._major(other)
+    def _verdict(self, one: list[int], other: list[int], contrary: bool) -> str:
+        same = contrary ^ (self._major(one) == self._major(other))
         drawn = hashlib.sha256(repr(sorted([sorted(one), sorted(other)])).encode()).digest()
         says = same ^ (int.from_bytes(drawn[:4]) / 2**32 < self.error)
         return f"They {'agree' if says else 'differ'}. <CONCLUSION> {'YES' if says else 'NO'} </CONCLUSION>"

@@ -9,16 +9,14 @@ import click
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress
-from sqlalchemy import make_url
-from sqlalchemy.exc import ArgumentError
 
-from agents.prompt_sets import choose_prompt_set
 from partita.commands import options
 from partita.display import print_spans
 from partita.endpoints import check_built_in, check_kind
 from partita.expected import expected, measured
+from partita.prompts import choose_at
 from partita.settings import Parameters, make_parameters
-from storage.database import open_database
+from storage.database import is_there, open_database
 from storage.errors import UsageError
 from storage.items import Collection, scan
 from storage.spend import Usual
@@ -43,7 +41,7 @@ def command(collection: Path, criterion: str, db: str, prompts: str | None, max_
     if not criterion:
         raise UsageError("--by: the criterion is empty; say in words what to cluster by, e.g. --by suit")
     limits = options.limits(max_calls, max_cost)
-    prompt_set = choose_prompt_set(criterion, prompts)
+    prompt_set = choose_at(db, criterion, prompts).prompts
     check_built_in(parameters, criterion)
     took = _measured(db, parameters)
     found = _scanned(collection)
@@ -58,12 +56,7 @@ def command(collection: Path, criterion: str, db: str, prompts: str | None, max_
 
 def _measured(db: str, parameters: Parameters) -> dict[str, Usual]:
     """What calls took before, by kind. A SQLite file that isn't there is not made for this."""
-    try:
-        url = make_url(db)
-        is_new = url.drivername.startswith("sqlite") and not Path(url.database or ":memory:").expanduser().exists()
-    except (ArgumentError, ValueError):
-        is_new = False  # opening it says what is wrong
-    if is_new:
+    if not is_there(db):
         return {}
     with open_database(db) as database:
         return measured(database, parameters)

@@ -17,7 +17,7 @@ from storage.database import open_database
 
 @click.command("fork")
 @options.session
-@click.option("--prompts", required=True, metavar="FILE|NAME", help="The prompt set of the new session.")
+@click.option("--prompts", required=True, metavar="FILE|NAME|HASH", help="The prompt set of the new session.")
 @click.option("--session", "name", metavar="NAME", help="Name of the new session.  [default: from criterion and time]")
 @options.database
 @options.working

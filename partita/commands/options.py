@@ -77,7 +77,7 @@ def asking(command: F) -> F:
                 help="native: chat-form embeddings; caption: of the description.  [default: native if embedded]",
             ),
             click.option(
-                "--prompts", metavar="FILE|NAME", help="Prompt set.  [default: the one that matches the criterion]"
+                "--prompts", metavar="FILE|NAME|HASH", help="Prompt set.  [default: the one that matches the criterion]"
             ),
             click.option(
                 "--policy",

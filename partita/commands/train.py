@@ -15,6 +15,7 @@ import yaml
 from partita.commands import options
 from partita.display import output, print_spans, progress_on, quiet_console
 from partita.keys import find_keys
+from partita.prompts import choose_at
 from partita.settings import BUILT_IN, read_environment
 from partita.train import Order, base_folder, foresee, is_small, train
 from storage.database import open_database
@@ -37,7 +38,7 @@ from training.recipe import read_recipe
 @click.option("--config", type=click.Path(path_type=Path), metavar="YAML", help="Settings of the training.")
 @click.option("--epochs", type=click.IntRange(min=1), help="At most so many.")
 @click.option("--seed", type=click.IntRange(min=0))
-@click.option("--prompts", metavar="FILE|NAME", help="Prompt set.  [default: the one that matches the criterion]")
+@click.option("--prompts", metavar="FILE|NAME|HASH", help="Prompt set.  [default: the one that matches the criterion]")
 @click.option("--show-config", is_flag=True, help="Print the settings as YAML and do nothing else.")
 @click.option("--estimate", is_flag=True, help="Say what the teacher would be asked and cost, and do nothing else.")
 @options.database
@@ -77,7 +78,8 @@ def command(what: Any, collection: Path | None, criterion: str | None, teacher: 
     environment, console = read_environment(), quiet_console()
     console.quiet = environment.follows
     if estimate:
-        would = foresee(order, scan(collection), limits)
+        chosen = choose_at(db, criterion.strip(), prompts)
+        would = foresee(order, chosen.prompts, scan(collection), limits)
         if as_json:
             options.print_json(would.to_json())
         else:

@@ -5,6 +5,7 @@ import pytest
 from agents.prompt_sets import (
     SHIPPED,
     choose_prompt_set,
+    parse_prompts,
     read_prompt_file,
     set_for_criterion,
     shipped_names,
@@ -73,3 +74,19 @@ def test_what_is_wrong_is_said(tmp_path, text, says):
 def test_unknown_names_get_a_hint():
     with pytest.raises(PromptError, match="species"):
         shipped_set("specis")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[" * 3000, "YAML"),
+        ("name: x\ncriterion: 2026-99-99\n", "YAML"),
+        ("name: x\ncriterion: c\ndescribe: 'd $criterion'\n", "--by"),
+        ('name: x\ncriterion: c\ndescribe: "a\\0b"\n', "NUL"),
+        ("a: " + "x" * 300_000, "256 KiB"),
+    ],
+    ids=str.__len__,
+)
+def test_a_text_that_is_no_set_is_said_to_be_none(text, says):
+    with pytest.raises(PromptError, match=says):
+        parse_prompts(text, None, "the text")
