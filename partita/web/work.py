@@ -26,9 +26,9 @@ from partita.pausing import ask_to_pause
 from partita.result import TEACHER
 from partita.stored import status_now
 from storage.database import Database
-from storage.errors import SessionBusy, SessionError, UsageError
+from storage.errors import SessionBusy, SessionError, SessionExists, UsageError
 from storage.locks import is_locked
-from storage.sessions import SessionRecord, load_session
+from storage.sessions import SessionRecord, list_sessions, load_session
 
 GRACE = 10.0
 """Seconds that a process has to pause in order; calls in flight get five of them."""
@@ -45,6 +45,7 @@ class Started:
     Attributes:
         session: the name of the session that it works on.
         at: when it was started.
+        words: what `partita` was given.
         note: what the session's page tells about how it came about.
         stopping: it was told to end.
         ended: when it did; None while it runs.
@@ -52,6 +53,7 @@ class Started:
 
     def __init__(self, session: str, words: Sequence[str], db: Database, note: str = "") -> None:
         self.session = session
+        self.words = tuple(words)
         self.note = note
         self.at = datetime.now(UTC)
         self.stopping = False
@@ -189,12 +191,25 @@ class Work:
                 )
             self._start(record.name, ["resume", *(bounds or Bounds()).options, "--", record.name], note)
 
-    def begin(self, name: str, words: Sequence[str]) -> None:
-        """Begin a session with these words for `partita run`, unless one of that name was begun here just now."""
+    def begin(self, name: str, words: Sequence[str]) -> str:
+        """Begin a session with these words for `partita run`, unless just that is being done.
+
+        Returns:
+            The session's name: that of the first click.
+
+        Raises:
+            SessionExists: another is being begun under this name.
+        """
         with self._lock:
-            latest = self._latest.get(name)
-            if latest is None or latest.ended is not None:
-                self._start(name, ["run", *words], "")
+            there = {one.name for one in list_sessions(self._db)}
+            for one in self._alive:
+                if one.ended is None and one.session not in there:
+                    if list(one.words[2:]) == list(words):
+                        return one.session
+                    if one.session == name:
+                        raise SessionExists(f"a session {name!r} is being begun already: give another name")
+            self._start(name, ["run", f"--session={name}", *words], "")
+        return name
 
     def pause(self, name: str) -> None:
         """Ask whoever works on a session to pause.
@@ -283,4 +298,6 @@ def _check(record: SessionRecord) -> None:
 
 def _environment(db: Database) -> dict[str, str]:
     paths = os.pathsep.join(str(Path(path).absolute()) for path in sys.path if path)
-    return dict(os.environ) | {"PARTITA_DB": db.url.render_as_string(hide_password=False), "PYTHONPATH": paths}
+    # Whom to ask is the session's own, or is told in words.
+    inherited = {name: value for name, value in os.environ.items() if name not in ("PARTITA_ENDPOINT", "PARTITA_MODEL")}
+    return inherited | {"PARTITA_DB": db.url.render_as_string(hide_password=False), "PYTHONPATH": paths}

@@ -253,6 +253,56 @@ def test_nobody_else_can_work_on_a_database_in_memory(truth, tmp_path):
         assert answer.status_code == 400 and "memory" in answer.text
 
 
+def test_a_session_is_estimated_and_begun(site, truth, tmp_path):
+    order = {"collection": str(truth.write(tmp_path / "c")), "criterion": "kind", "endpoint": truth.url,
+             "embed_mode": "native", "session": "s", "max_calls": "61"}  # fmt: skip
+    told = site.post("/new", 200, do="estimate", **order).text
+    assert "60 items" in told and "Nobody was asked" in told and "--max-calls 61 is too little" in told
+    assert not truth.asked and not site.desk.work.alive()
+
+    with ThreadPoolExecutor(4) as clicks:
+        answers = list(clicks.map(lambda _: site.post("/new", do="run", **order), range(4)))
+    where = {answer.headers["location"] for answer in answers}
+    assert len(where) == 1 and len(site.desk.work.alive()) == 1
+    waiting = site.client.get(where.pop(), follow_redirects=False)
+    assert waiting.status_code == 303 or "Beginning" in waiting.text
+    site.ended()
+    assert site.client.get("/begun/s", follow_redirects=False).headers["location"] == "/s/s"
+    assert "budget of 61 calls" in site.get("/s/s") and KEY not in site.get("/s/s")
+    assert sum(kind != "embed" for kind, _ in truth.asked) == 61
+    site.post("/s/s/resume", max_calls="62")
+    site.ended()
+    assert "budget of 62 calls" in site.get("/s/s")
+
+
+def test_an_order_that_can_not_be_begun_keeps_its_fields(site, truth, tmp_path):
+    order = {"collection": str(truth.write(tmp_path / "c")), "criterion": "<b>kind</b>", "endpoint": truth.url}
+    for changes, said in (
+        ({"collection": ""}, "name a folder"), ({"criterion": " "}, "what to cluster by"),
+        ({"collection": str(tmp_path / "none")}, "no such folder"), ({"collection": "--help"}, "no such folder"),
+        ({"endpoint": "ftp://x"}, "no http(s) URL"), ({"endpoint": "http://me:pw@host/v1"}, "holds a user name"),
+        ({"endpoint": ""}, "built-in model can"), ({"session": "a b"}, "letters, digits"),
+        ({"max_cost": "much"}, "USD"), ({"model": "a\0b"}, "NUL"), ({"prompts": "no-such"}, "no prompt set"),
+    ):  # fmt: skip
+        page = site.post("/new", 400, do="run", **(order | changes)).text
+        assert said in page and (changes.get("criterion") or "&lt;b&gt;kind&lt;/b&gt;") in page
+    begun(site.url, truth, tmp_path)
+    assert "give another name" in site.post("/new", 400, do="run", session="s", **order).text
+    assert not site.desk.work.alive()
+    assert "no session" in site.get("/begun/nobody", 404)
+
+
+def test_why_a_session_did_not_begin(site, truth, tmp_path):
+    truth.key = "another"
+    order = {"collection": str(truth.write(tmp_path / "c")), "criterion": "kind", "endpoint": truth.url, "session": "s"}
+    waiting = site.post("/new", do="run", **order).headers["location"]
+    site.ended()
+    page = site.get(waiting)
+    assert "It did not begin" in page and "401" in page and KEY not in page
+    again = re.search('href="(/new[^"]+)"', page).group(1).replace("&amp;", "&")
+    assert all(f'value="{value}"' in site.get(again) for value in order.values())
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_what_was_started_pauses_when_the_server_ends(truth, tmp_path, monkeypatch, number):
     cli = Cli(tmp_path, f"sqlite:///{tmp_path}/partita.db")
