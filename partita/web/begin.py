@@ -10,10 +10,11 @@ from fastapi import APIRouter, Form, Query
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import RedirectResponse, Response
 
-from agents.prompt_sets import choose_prompt_set, shipped_names
+from agents.prompt_sets import shipped_names
 from partita.endpoints import check_built_in, check_kind
 from partita.estimate import Estimate
 from partita.expected import expected, measured
+from partita.prompts import choose
 from partita.running import check_name, free_name
 from partita.settings import EMBEDDED, Parameters, make_parameters, read_environment
 from partita.web.app import ADesk
@@ -22,11 +23,14 @@ from partita.web.rendering import page, session_url
 from partita.web.work import bounds_of
 from storage.errors import PartitaError, SessionExists, UnknownSession, UsageError
 from storage.items import scan
+from storage.prompts import versions
 from storage.sessions import list_sessions, load_session
 
 router = APIRouter()
 _ASKED = ("endpoint", "model", "embed_endpoint", "embed_model", "embed_mode", "policy")
 """Fields that are parameters of the session."""
+_VERSIONS = 50
+"""Kept versions of prompts that are offered."""
 
 
 class Order(BaseModel):
@@ -112,14 +116,20 @@ def _form(
 ) -> Response:
     known = list(dict.fromkeys(str(s.parameters.get("endpoint") or "") for s in list_sessions(desk.db)))
     endpoints = [one for one in known if one and one != EMBEDDED][:20]
-    shown: dict[str, Any] = {"order": order, "why": why, "sets": shipped_names(), "endpoints": endpoints}
+    shown: dict[str, Any] = {
+        "order": order,
+        "why": why,
+        "sets": shipped_names(),
+        "versions": versions(desk.db)[:_VERSIONS],
+        "endpoints": endpoints,
+    }
     told = None if would is None else {"rows": would.rows(), "notes": would.notes(), "items": would.job.items}
     return page("new", status, **shown, would=told)
 
 
 def _estimate(desk: Desk, order: Order) -> Estimate:
     parameters, bounds = order.parameters(), bounds_of(order.max_calls, order.max_cost)
-    prompts = choose_prompt_set(order.criterion, order.prompts or None)
+    prompts = choose(desk.db, order.criterion, order.prompts or None).prompts
     check_built_in(parameters, order.criterion)
     found = scan(order.folder)
     check_kind(parameters, found)
@@ -130,7 +140,7 @@ def _estimate(desk: Desk, order: Order) -> Estimate:
 def _begun(desk: Desk, order: Order) -> str:
     """Start what was ordered, after what can be checked at once; the session's name."""
     parameters, bounds = order.parameters(), bounds_of(order.max_calls, order.max_cost)
-    choose_prompt_set(order.criterion, order.prompts or None)
+    choose(desk.db, order.criterion, order.prompts or None)
     check_built_in(parameters, order.criterion)
     if not order.folder.exists():
         raise UsageError(f"{order.folder}: there is no such folder or file on this machine")

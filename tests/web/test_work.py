@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import html
 import os
 import re
 import signal
@@ -26,7 +27,8 @@ from partita.web.work import bounds_of
 from storage.database import open_database
 from storage.errors import Paused, UsageError
 from storage.locks import is_locked, session_lock
-from storage.sessions import SessionRecord, create_session, load_session
+from storage.prompts import versions
+from storage.sessions import SessionRecord, create_session, list_sessions, load_session
 from tests.partita.conftest import Cli
 from tests.truth import Truth, numbers, serving
 
@@ -301,6 +303,55 @@ def test_why_a_session_did_not_begin(site, truth, tmp_path):
     assert "It did not begin" in page and "401" in page and KEY not in page
     again = re.search('href="(/new[^"]+)"', page).group(1).replace("&amp;", "&")
     assert all(f'value="{value}"' in site.get(again) for value in order.values())
+
+
+def textarea(page: str) -> str:
+    return html.unescape(re.search(r"<textarea[^>]*>\n(.*?)</textarea>", page, re.DOTALL).group(1))
+
+
+def test_a_fork_from_the_page_asks_only_what_is_worded_otherwise(site, truth, tmp_path):
+    begun(site.url, truth, tmp_path, None)
+    text = textarea(site.get("/s/s/fork"))
+    unchanged = site.post("/s/s/fork", 200, text=text.replace("\n", "\r\n"), session="t", do="check").text
+    assert "nothing would be asked anew" in unchanged and textarea(unchanged) == text
+    other = re.sub(r"(?m)^merge: .*\n", r"\g<0>  Look twice.\n", text)
+    checked = site.post("/s/s/fork", 200, text=other, session="t").text
+    assert "It asks anew: merge." in checked and "Look twice." in checked and textarea(checked) == other
+    assert len(list_sessions(site.desk.db)) == 1 and not versions(site.desk.db)[0].text
+
+    since = len(truth.asked)
+    with ThreadPoolExecutor(4) as clicks:
+        answers = list(clicks.map(lambda _: site.post("/s/s/fork", do="run", text=other, session="t"), range(4)))
+    assert {answer.headers["location"] for answer in answers} == {"/s/t"}
+    site.ended("t")
+    page = site.get("/s/t")
+    assert shown_status(page) == "done"
+    assert (
+        "Forked from s: answers taken over: " in page and "60 describe" in page and "merge questions are asked" in page
+    )
+    assert {kind for kind, _ in truth.asked[since:]} <= {"merge", "membership"}
+    kept = versions(site.desk.db)[0]
+    assert kept.sessions == ("t",) and kept.source == "page" and kept.text == other
+    assert textarea(site.get("/s/t/fork")) == textarea(site.get(f"/s/s/fork?prompts={kept.hash}")) == other
+
+
+def test_prompts_that_are_none_keep_their_text(site, truth, tmp_path):
+    begun(site.url, truth, tmp_path)
+    secret = tmp_path / "secret.yaml"
+    secret.write_text("name: secret-set\n")
+    shipped = textarea(site.get("/s/s/fork?prompts=default"))
+    assert "$criterion" in shipped
+    for text, fields, said in (
+        ("describe: [", {}, "no valid YAML"), ("</textarea><script>", {}, "not a mapping"),
+        ("name: x", {}, "is missing"), (shipped + "more: 1\n", {}, "no field of"),
+        (shipped, {"session": "s"}, "give another name"), (shipped, {"session": "../x"}, "letters, digits"), (shipped, {"max_calls": "x"}, "whole number"),
+    ):  # fmt: skip
+        page = site.post("/s/s/fork", 400, text=text, do="run", **fields).text
+        assert said in page and textarea(page) == text and "<script>" not in page
+    assert len(list_sessions(site.desk.db)) == 1 and not site.desk.work.alive()
+    assert "secret-set" not in site.get(f"/s/s/fork?prompts={secret}", 400)
+    create_session(site.desk.db, SessionRecord(name="t", criterion="kind", policy="teacher", collection="c"), [])
+    assert "nothing to fork" in site.get("/s/t/fork", 400)
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
