@@ -344,7 +344,8 @@ def test_prompts_that_are_none_keep_their_text(site, truth, tmp_path):
     for text, fields, said in (
         ("describe: [", {}, "no valid YAML"), ("</textarea><script>", {}, "not a mapping"),
         ("name: x", {}, "is missing"), (shipped + "more: 1\n", {}, "no field of"),
-        (shipped, {"session": "s"}, "give another name"), (shipped, {"session": "../x"}, "letters, digits"), (shipped, {"max_calls": "x"}, "whole number"),
+        (shipped, {"session": "s"}, "give another name"),
+        (shipped, {"session": "../x"}, "letters, digits"), (shipped, {"max_calls": "x"}, "whole number"),
     ):  # fmt: skip
         page = site.post("/s/s/fork", 400, text=text, do="run", **fields).text
         assert said in page and textarea(page) == text and "<script>" not in page
