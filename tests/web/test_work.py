@@ -48,7 +48,7 @@ class Held(Truth):
 
 @pytest.fixture
 def truth():
-    with serving(Held(numbers(60, 5), noise=1.2, error=0.05, key=KEY)) as t:
+    with serving(Held(numbers(40, 4), noise=1.2, error=0.05, key=KEY)) as t:
         yield t
         t.at = 10**9
 
@@ -104,7 +104,7 @@ def opened(url, monkeypatch):
             desk.work.end(str)
 
 
-def begun(site_url: str, truth: Truth, tmp_path: Path, calls: int | None = 70, session: str = "s") -> Path:
+def begun(site_url: str, truth: Truth, tmp_path: Path, calls: int | None = 45, session: str = "s") -> Path:
     """A session that has paused after so many calls."""
     folder = tmp_path / "c"
     if not folder.exists():
@@ -186,11 +186,11 @@ def test_a_session_is_resumed_paused_and_resumed_to_its_end(any_site, truth, tmp
 
 def test_bounds_of_the_form_hold(site, truth, tmp_path):
     begun(site.url, truth, tmp_path)
-    site.post("/s/s/resume", max_calls=" 80 ", max_cost="9.5")
+    site.post("/s/s/resume", max_calls=" 55 ", max_cost="9.5")
     site.ended()
-    assert sum(kind != "embed" for kind, _ in truth.asked) == 80
+    assert sum(kind != "embed" for kind, _ in truth.asked) == 55
     page = site.get("/s/s")
-    assert shown_status(page) == "paused" and "budget of 80 calls is used up" in page and "could not go on" not in page
+    assert shown_status(page) == "paused" and "budget of 55 calls is used up" in page and "could not go on" not in page
 
 
 def test_what_people_write_into_the_fields():
@@ -257,9 +257,9 @@ def test_nobody_else_can_work_on_a_database_in_memory(truth, tmp_path):
 
 def test_a_session_is_estimated_and_begun(site, truth, tmp_path):
     order = {"collection": str(truth.write(tmp_path / "c")), "criterion": "kind", "endpoint": truth.url,
-             "embed_mode": "native", "session": "s", "max_calls": "61"}  # fmt: skip
+             "embed_mode": "native", "session": "s", "max_calls": "41"}  # fmt: skip
     told = site.post("/new", 200, do="estimate", **order).text
-    assert "60 items" in told and "Nobody was asked" in told and "--max-calls 61 is too little" in told
+    assert "40 items" in told and "Nobody was asked" in told and "--max-calls 41 is too little" in told
     assert not truth.asked and not site.desk.work.alive()
 
     with ThreadPoolExecutor(4) as clicks:
@@ -270,11 +270,11 @@ def test_a_session_is_estimated_and_begun(site, truth, tmp_path):
     assert waiting.status_code == 303 or "Beginning" in waiting.text
     site.ended()
     assert site.client.get("/begun/s", follow_redirects=False).headers["location"] == "/s/s"
-    assert "budget of 61 calls" in site.get("/s/s") and KEY not in site.get("/s/s")
-    assert sum(kind != "embed" for kind, _ in truth.asked) == 61
-    site.post("/s/s/resume", max_calls="62")
+    assert "budget of 41 calls" in site.get("/s/s") and KEY not in site.get("/s/s")
+    assert sum(kind != "embed" for kind, _ in truth.asked) == 41
+    site.post("/s/s/resume", max_calls="42")
     site.ended()
-    assert "budget of 62 calls" in site.get("/s/s")
+    assert "budget of 42 calls" in site.get("/s/s")
 
 
 def test_an_order_that_can_not_be_begun_keeps_its_fields(site, truth, tmp_path):
@@ -327,7 +327,7 @@ def test_a_fork_from_the_page_asks_only_what_is_worded_otherwise(site, truth, tm
     page = site.get("/s/t")
     assert shown_status(page) == "done"
     assert (
-        "Forked from s: answers taken over: " in page and "60 describe" in page and "merge questions are asked" in page
+        "Forked from s: answers taken over: " in page and "40 describe" in page and "merge questions are asked" in page
     )
     assert {kind for kind, _ in truth.asked[since:]} <= {"merge", "membership"}
     kept = versions(site.desk.db)[0]
