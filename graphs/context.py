@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,12 +18,26 @@ from agents.descriptions import read_description
 from agents.prompt_sets import PromptSet
 from graphs.asking import Asker
 from graphs.likeness import Whole
-from graphs.partition import Found, Partition, make_partition
+from graphs.partition import PARTITION, Found, Partition, make_partition
 from graphs.relational import RelationalGraph
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The clusters as they stand at a moment; nothing that the search does later changes it."""
+
+    clusters: list[Found]
+    confidence: dict[int, float] | None
+    """How sure each node's place is, where that is known."""
 
 
 class Policy(Protocol):
     """A search for the clusters of a session."""
+
+    @property
+    def answers(self) -> int:
+        """Answers applied so far: while they are as many, the clusters are the same."""
+        ...
 
     async def traverse(self) -> int:
         """Run the component agents; the number of clusters that they found."""
@@ -32,8 +47,11 @@ class Policy(Protocol):
         """Run what is left to the merge agent; the number of clusters that are left."""
         ...
 
-    def found(self) -> tuple[list[Found], dict[int, float] | None]:
-        """The clusters as they stand, and how sure each node's place is, where that is known."""
+    def found(self) -> Standing | None:
+        """The clusters as they stand; None while the search is not yet where the ledger ends.
+
+        It is called where answers are applied: on the event loop.
+        """
         ...
 
 
@@ -74,6 +92,10 @@ class SessionContext:
     """Nodes whose description or embedding failed, and why; they have no neighbours (METHOD 2)."""
     rejected: int = 0
     """How many of them failed in this process."""
+    said: dict[int, str] = field(default_factory=dict)
+    """Every node's description, once all are described."""
+    _storing: threading.Lock = field(default_factory=threading.Lock)
+    _has_last: bool = False
 
     def config(self, part: str) -> RunnableConfig:
         """The LangGraph thread of a part of the session. LangGraph's server takes only UUIDs as thread names."""
@@ -111,14 +133,24 @@ class SessionContext:
         return said
 
     def best_partition(self) -> Partition | None:
-        """The partition as far as the search has come, or None before it has begun."""
-        if self.search is None:
-            return None
-        said = self.descriptions()
-        found, confidence = self.search.found()
-        placed = {v for c in found for v in c.members}
+        """The partition as far as the search has come, or None before it has begun. For the event loop's thread."""
+        standing = None if self.search is None else self.search.found()
+        return None if standing is None else self.partition_of(standing)
+
+    def partition_of(self, standing: Standing) -> Partition:
+        """All nodes in named clusters. For any thread."""
+        placed = {v for c in standing.clusters for v in c.members}
         # What the model could not describe it can't judge either: such an item stands alone.
         alone = [Found([v], [v]) for v in range(len(self.hashes)) if v not in placed]
+        confidence = standing.confidence
         if confidence is not None:
-            confidence |= {c.members[0]: 1.0 for c in alone}
-        return make_partition([*found, *alone], said, self.prompts, confidence)
+            confidence = confidence | {c.members[0]: 1.0 for c in alone}
+        return make_partition([*standing.clusters, *alone], self.said, self.prompts, confidence)
+
+    def store_partition(self, partition: Partition, *, last: bool) -> None:
+        """Store a partition. One that is not this process's last never takes the place of the last, whatever the
+        threads that store them are up to."""
+        with self._storing:
+            if last or not self._has_last:
+                self._has_last = last
+                self.store_artefact(PARTITION, partition.to_bytes())

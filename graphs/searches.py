@@ -8,7 +8,7 @@ from functools import partial
 
 from graphs import component, merge
 from graphs.asks import EvidenceSettings
-from graphs.context import SessionContext
+from graphs.context import SessionContext, Standing
 from graphs.evidence import EvidenceSearch
 from graphs.merging import Merging
 from graphs.paper import PaperMerger, PaperWalk
@@ -28,6 +28,7 @@ class PaperPolicy:
         self._walks = [Traversal(context.graph, nodes, context.representatives) for nodes in components]
         self._mute = mute
         self._merging: Merging | None = None
+        self._replayed = False
 
     async def traverse(self) -> int:
         """The component agents, each on a LangGraph thread of its own (ARCHITECTURE 2)."""
@@ -43,6 +44,7 @@ class PaperPolicy:
         ]
         for mine in walks:
             mine.replay()
+        self._replayed = True
         context.asker.progress.done = sum(walk.assigned for walk in self._walks)
 
         async def one(mine: PaperWalk) -> None:
@@ -78,13 +80,21 @@ class PaperPolicy:
         await agent.ainvoke(where, config, context=handed, durability=context.durability)
         return mine.clusters
 
-    def found(self) -> tuple[list[Found], None]:
+    @property
+    def answers(self) -> int:
+        """Answers applied so far, seeds among them: they make clusters, too."""
+        walked = sum(walk.steps + len(walk.clusters) for walk in self._walks)
+        return walked + (self._merging.steps if self._merging else 0)
+
+    def found(self) -> Standing | None:
         """The clusters so far; what no agent has come to stands alone."""
+        if not self._replayed:
+            return None
         clusters = self._merging.clusters if self._merging else [c for w in self._walks for c in w.begun]
-        return [self._of(c) for c in clusters], None
+        return Standing([self._of(c) for c in clusters], None)
 
     def _of(self, cluster: Cluster) -> Found:
-        return Found(cluster.members, cluster.representatives(self._context.representatives))
+        return Found(tuple(cluster.members), cluster.representatives(self._context.representatives))
 
 
 class EvidencePolicy:
@@ -107,11 +117,13 @@ class EvidencePolicy:
             component=[home[v] for v in range(len(context.hashes))],
             decided=context.store_decisions,
         )
+        self._replayed = False
 
     async def traverse(self) -> int:
         """Component agents and merge agent, each on a LangGraph thread of its own."""
         context, scheduler = self._context, self._scheduler
         await asyncio.to_thread(scheduler.replay)
+        self._replayed = True
         if not self._search.done:
             walk, merger = EvidenceWalk(scheduler), EvidenceMerger(scheduler)
             agent = component.component_graph().compile(checkpointer=context.checkpointer)
@@ -141,8 +153,15 @@ class EvidencePolicy:
         """Nothing is left: clusters were united as they were found to be one."""
         return len(self._search.clusters)
 
-    def found(self) -> tuple[list[Found], dict[int, float]]:
+    @property
+    def answers(self) -> int:
+        """Answers applied so far."""
+        return self._scheduler.taken
+
+    def found(self) -> Standing | None:
         """The clusters so far; what was not asked about stands where it most probably belongs."""
+        if not self._replayed:
+            return None
         clusters = [[self._nodes[v] for v in members] for members in self._search.clusters]
         sure = {self._nodes[v]: round(p, 4) for v, p in enumerate(self._search.confidence.tolist())}
-        return [Found(c, sorted(c[: self._context.representatives])) for c in clusters], sure
+        return Standing([Found(c, sorted(c[: self._context.representatives])) for c in clusters], sure)

@@ -21,9 +21,10 @@ from agents import questions
 from agents.descriptions import read_description
 from graphs.context import SessionContext
 from graphs.likeness import bytes_of, vectors_from, whole_vectors
-from graphs.partition import PARTITION, Partition
+from graphs.partition import Partition
 from graphs.relational import RelationalGraph, build_graph
 from graphs.searches import EvidencePolicy, PaperPolicy
+from graphs.so_far import keep_so_far
 from storage.errors import EndpointMisbehaves, RequestRejected
 
 GRAPH = "graph"
@@ -119,8 +120,8 @@ async def relate(state: SessionState, runtime: Runtime[SessionContext]) -> Comma
     context = runtime.context
     assert context.graph is not None
     components = context.graph.components()
-    said = await asyncio.to_thread(context.descriptions)
-    mute = {v for v, words in said.items() if not words.strip()}
+    context.said = await asyncio.to_thread(context.descriptions)
+    mute = {v for v, words in context.said.items() if not words.strip()}
     policy = PaperPolicy if context.policy == "paper" else EvidencePolicy
     context.search = await asyncio.to_thread(policy, context, components, mute)
     return Command(goto="traverse", update={"edges": context.graph.edges, "components": len(components)})
@@ -149,7 +150,7 @@ async def conclude(state: SessionState, runtime: Runtime[SessionContext]) -> Non
     """Store the partition."""
     context = runtime.context
     assert context.partition is not None
-    await asyncio.to_thread(context.store_artefact, PARTITION, context.partition.to_bytes())
+    await asyncio.to_thread(context.store_partition, context.partition, last=True)
 
 
 def session_graph() -> StateGraph[SessionState, SessionContext, Any, Any]:
@@ -165,7 +166,7 @@ def session_graph() -> StateGraph[SessionState, SessionContext, Any, Any]:
 async def run_session(context: SessionContext) -> Partition:
     """Run a session from wherever its ledger stands to its partition.
 
-    When it has to stop before the end, the best partition so far is stored.
+    The partition so far is stored now and then, and when it has to stop before the end.
 
     Raises:
         Paused: the budget is used up or the asker was told to stop; everything answered is kept.
@@ -173,11 +174,14 @@ async def run_session(context: SessionContext) -> Partition:
     """
     graph = session_graph().compile(checkpointer=context.checkpointer)
     start: SessionState = {"session": str(context.session), "items": len(context.hashes)}
+    keeping = asyncio.create_task(keep_so_far(context))
     try:
         await graph.ainvoke(start, context.config("session"), context=context, durability=context.durability)
     except BaseException:
         if (so_far := context.best_partition()) is not None:
-            context.store_artefact(PARTITION, so_far.to_bytes())
+            context.store_partition(so_far, last=True)
         raise
+    finally:
+        keeping.cancel()
     assert context.partition is not None
     return context.partition

@@ -20,6 +20,7 @@ from partita.evaluation import Score, score_labels
 from partita.export import THUMBNAILS, Form, export
 from partita.keys import Keys, find_keys
 from partita.labels import read_labels
+from partita.pausing import WITHIN, ask_to_pause, wait_for_pause
 from partita.prices import Prices, find_prices
 from partita.result import Result
 from partita.settings import Environment, make_parameters, read_environment
@@ -135,6 +136,18 @@ class Session:
             keys = _keys(self._environment, api_key, embed_api_key)
             limits = _limits(self._environment, max_calls, max_cost)
             _run(go_on(database, self.name, changes=changes, keys=keys, limits=limits, watch=watch))
+            return result_of(database, self.name)
+
+    def pause(self, *, within: float = WITHIN) -> Result:
+        """Ask the process that works on the session to pause, and wait for it; another one may go on then.
+
+        It may be done, or have failed, before it came to that: the result's ``status`` tells.
+
+        Raises:
+            SessionError: no process works on it, or it has not paused within so many seconds.
+        """
+        with open_database(self._url) as database:
+            wait_for_pause(database, ask_to_pause(database, self.name), within)
             return result_of(database, self.name)
 
     def trace(

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -129,6 +130,19 @@ def _description(progress: Asking) -> str:
     return f"{progress.part}: {stage}" if progress.part and progress.stage != "done" else stage
 
 
+def how_far(progress: Mapping[str, Any]) -> list[str]:
+    """What a session that is running tells of itself (`partita.live.Live.far`), the most important first."""
+    p = progress
+    stage = _STAGES.get(p["stage"], plain(p["stage"]))
+    parts = [
+        (f"{plain(p['part'])}: " if p["part"] else "") + stage + (f" {p['done']}/{p['total']}" if p["total"] else "")
+    ]
+    parts.append(f"{p['calls']} of ~{count(p['expected'])} calls" if p["expected"] else f"{p['calls']} calls")
+    if p["cost"]:
+        parts.append(f"{p['cost']:.2f} USD")
+    return parts + [f"{p[what]} {what}" for what in ("clusters", "unknown") if p[what]]
+
+
 def _clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
@@ -187,7 +201,9 @@ def print_spans(title: str, rows: Iterable[tuple[str, str, str, str]], notes: It
 def print_result(console: Console, result: Result) -> None:
     """The table of clusters, what failed, and what was spent."""
     if result.clusters:
-        table = Table(title=f"{result.items} items by {escape(repr(result.criterion))}", title_justify="left", box=None)
+        title = f"{result.items} items by {escape(repr(result.criterion))}"
+        title += ", as it stands so far" if result.status == "running" else ""
+        table = Table(title=title, title_justify="left", box=None)
         table.add_column("#", justify="right", style="dim", no_wrap=True, min_width=3)
         table.add_column("cluster", style="bold", no_wrap=True, min_width=14, max_width=28)
         table.add_column("items", justify="right", no_wrap=True, min_width=5)
@@ -208,9 +224,10 @@ def print_result(console: Console, result: Result) -> None:
         if len(result.failed_items) > 10:
             console.print(f"  … and {len(result.failed_items) - 10} more (--json lists all)")
     calls = ", ".join(f"{n} {kind}" for kind, n in result.calls.items() if n)
+    told = result.why or (" · ".join(how_far(result.progress)) if result.progress else "")
     console.print(
         f"\nsession [bold]{escape(result.session)}[/] is {result.status}"
-        + (f": {escape(plain(result.why))}" if result.why else "")
+        + (f": {escape(plain(told))}" if told else "")
         + f"\n{calls or 'no calls'} · {result.calls_per_item:.2f} questions per item",
         highlight=False,
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from agents.prompt_sets import PromptSet, QuestionKind, prompt_hash
 from graphs.session import GRAPH, VECTORS
-from partita.prompts import choose
+from partita.prompts import Chosen, choose
 from partita.result import TEACHER
 from partita.running import check_name, free_name
 from storage.database import Database
@@ -35,11 +35,16 @@ class Forked:
         return f"answers taken over: {told}; {asked}"
 
 
-def fork(db: Database, name: str, prompts: str, *, session: str | None = None) -> Forked:
-    """Make a session from the session `name` with the prompt set that is named; `partita.running.go_on` runs it.
+def asked_anew(old: PromptSet, new: PromptSet) -> tuple[QuestionKind, ...]:
+    """Kinds of questions that the new prompts word otherwise."""
+    return tuple(kind for kind in _KINDS if old.instruction(kind) != new.instruction(kind))
+
+
+def fork(db: Database, name: str, prompts: str | Chosen, *, session: str | None = None) -> Forked:
+    """Make a session from the session `name` with other prompts; `partita.running.go_on` runs it.
 
     Args:
-        prompts: a file, a shipped set's name, or the hash of a version.
+        prompts: a set, or what names one: a file, a shipped set's name, or the hash of a version.
 
     Model, parameters, items, and people's corrections are those of the session it comes from.
 
@@ -51,10 +56,10 @@ def fork(db: Database, name: str, prompts: str, *, session: str | None = None) -
     if of.policy == TEACHER:
         raise UsageError(f"session {name!r} holds a teacher's answers and has no clusters: there is nothing to fork")
     old = PromptSet.model_validate(of.prompt_set)
-    chosen = choose(db, of.criterion, prompts)
+    chosen = prompts if isinstance(prompts, Chosen) else choose(db, of.criterion, prompts)
     new = chosen.prompts
     asked: dict[str, str] = {kind: prompt_hash(new.instruction(kind)) for kind in _KINDS}
-    again = tuple(kind for kind in _KINDS if old.instruction(kind) != new.instruction(kind))
+    again = asked_anew(old, new)
     taken = {one.name for one in list_sessions(db)}
     named = check_name(session) if session else free_name(of.criterion, taken)
     described = "describe" not in again

@@ -58,6 +58,9 @@ class Result:
     """Whether its model learnt from labels, or labels answered. In the JSON only if so."""
     corrections: int = 0
     """What people have corrected and not undone. In the JSON only if there is any."""
+    progress: dict[str, Any] | None = None
+    """How far it is, as the process told that works on it now (`partita.live.Live.far`). In the JSON only if there is
+    one."""
     texts: dict[str, str] = field(default_factory=dict, repr=False)
     """What each text says, by the item's name; empty for images. Not part of the JSON."""
 
@@ -74,7 +77,10 @@ class Result:
                 f"`partita trace {self.session}` shows them"
             )
         if not self.clusters:
-            raise UsageError(f"session {self.session!r} has no partition yet; `partita resume {self.session}` goes on")
+            going = f"`partita resume {self.session}` goes on"
+            if self.status == "running":
+                going = f"it is running, and `partita show {self.session}` tells how far it is"
+            raise UsageError(f"session {self.session!r} has no partition yet; {going}")
 
     def cluster(self, number: int) -> ClusterResult:
         """The cluster with this id.
@@ -94,6 +100,8 @@ class Result:
         del out["texts"]
         if self.why is None:
             del out["why"]
+        if self.progress is None:
+            del out["progress"]
         if not self.supervised:
             del out["supervised"]
         if not self.corrections:

@@ -9,7 +9,7 @@ import shlex
 import signal
 import uuid
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
@@ -27,6 +27,7 @@ from partita.endpoints import Connection, check_built_in, check_kind, connect
 from partita.expected import expected, measured
 from partita.gallery import Gallery
 from partita.keys import Keys
+from partita.live import Live
 from partita.prices import Prices, load_prices
 from partita.prompts import choose
 from partita.result import TEACHER
@@ -45,7 +46,7 @@ T = TypeVar("T")
 STAGES = ("embed", "graph", "traverse", "merge")
 """What a session's time is told apart by (CONTRACT 3)."""
 GRACE = 5.0
-"""Seconds that calls in flight get to finish after the first Ctrl-C."""
+"""Seconds that calls in flight get to finish after the first Ctrl-C, or when a pause is asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +194,7 @@ async def go_on(
             if watch.on_note:
                 watch.on_note(f"session {name!r} was done already: nobody was asked anything")
             return
+        update_session(db, record.id, wish=None, progress=None)  # of a process that is gone
         stored = Parameters.model_validate({"constrain": False} | record.parameters)  # keys of older sessions stay
         changes = dict(changes or {})
         embedded = bool(tally(db, record.id).get("embed"))
@@ -273,10 +275,13 @@ async def _work(
             budget=Budget(limits.max_calls, limits.max_cost, call_cost(limits.prices, p), record.name),
             progress=watch.progress,
         )
+        live = Live(db, record.id, watch.progress)
         if watch.on_expected:
             took = await asyncio.to_thread(measured, db, p)
             would = partial(expected, max_calls=limits.max_calls, max_cost=limits.max_cost)
-            watch.on_expected(await asyncio.to_thread(would, found, prompt_set, p, limits.prices, took))
+            estimate = await asyncio.to_thread(would, found, prompt_set, p, limits.prices, took)
+            live.expected = estimate.calls.likely
+            watch.on_expected(estimate)
         why: BaseException | None = None
         try:
             async with open_checkpointer(db, thin=True) as checkpointer:
@@ -299,7 +304,8 @@ async def _work(
                     candidates=p.candidates,
                     checkpointer=checkpointer,
                 )
-                await until_stopped(run_session(context), asker, f"`partita resume {record.name}` goes on from here")
+                again = f"`partita resume {record.name}` goes on from here"
+                await until_stopped(run_session(context), asker, again, live)
                 if context.isolated and watch.on_note:
                     why_one = next(iter(context.isolated.values()))
                     watch.on_note(f"{len(context.isolated)} items could not be described and stand alone: {why_one}")
@@ -308,7 +314,7 @@ async def _work(
             raise
         finally:
             said = None if why is None else str(why) or type(why).__name__
-            update_session(db, record.id, status=status_after(why), why=said)
+            update_session(db, record.id, status=status_after(why), why=said, wish=None, progress=None)
     watch.progress.stage = "done"
 
 
@@ -330,12 +336,18 @@ def status_after(why: BaseException | None) -> Literal["done", "paused", "failed
 
 
 async def until_stopped(
-    work: Coroutine[Any, Any, T], asker: Asker, go_on: str, on_stop: Callable[[Paused], None] | None = None
+    work: Coroutine[Any, Any, T],
+    asker: Asker,
+    go_on: str,
+    live: Live | None = None,
+    on_stop: Callable[[Paused], None] | None = None,
 ) -> T:
-    """What ``work`` comes to; on Ctrl-C or SIGTERM calls in flight get a few seconds to end and be recorded.
+    """What ``work`` comes to; on Ctrl-C or SIGTERM, or when another process asks for a pause, calls in flight get a few
+    seconds to end and be recorded.
 
     Args:
         go_on: how the user goes on after that.
+        live: the session that it is work on, to be heard and told of.
         on_stop: told when it is to stop.
 
     Raises:
@@ -343,25 +355,34 @@ async def until_stopped(
     """
     loop = asyncio.get_running_loop()
     task = asyncio.ensure_future(work)
-    paused = Paused(f"stopped; {go_on}")
-
+    paused: Paused | None = None
     signalled = False
 
-    def stop() -> None:
-        nonlocal signalled
-        if signalled:
-            task.cancel()
-        signalled = True
+    def stop(why: str) -> None:
+        nonlocal paused
+        if paused is not None:
+            return
+        paused = Paused(f"{why}; {go_on}")
         asker.stop(paused)
         if on_stop is not None:
             on_stop(paused)
         loop.call_later(GRACE, task.cancel)
 
-    with _on_signals(loop, stop):
+    def interrupt() -> None:
+        nonlocal signalled
+        if signalled:
+            task.cancel()
+        signalled = True
+        stop("stopped")
+
+    def pause() -> None:
+        loop.call_soon_threadsafe(stop, "asked to pause")
+
+    with _on_signals(loop, interrupt), live.heeded(pause) if live else nullcontext():
         try:
             return await task
         except asyncio.CancelledError:
-            if signalled:
+            if paused is not None:
                 raise paused from None
             raise
 

@@ -33,6 +33,7 @@ def result_of(db: Database, name: str) -> Result:
     hands = [correction_of(one.subject) for one in said(db, record.id) if one.holds and one.subject["did"] != "undo"]
     partition = corrected(Partition.from_bytes(stored), hands) if stored else Partition(())
     sure = partition.confidence
+    status = status_now(db, record)
     clusters = [
         ClusterResult(
             i,
@@ -46,7 +47,7 @@ def result_of(db: Database, name: str) -> Result:
     ]
     return Result(
         session=record.name,
-        status=status_now(db, record),
+        status=status,
         criterion=record.criterion,
         policy=record.policy,
         items=sum(map(len, names.values())),
@@ -57,6 +58,7 @@ def result_of(db: Database, name: str) -> Result:
         why=record.why,
         supervised=any(SUPERVISED in str(record.parameters.get(name)) for name in ("model", "embed_model")),
         corrections=len(hands) if stored else 0,
+        progress=record.progress if status == "running" else None,
         texts={row.name: row.text for row in rows if row.text is not None},
     )
 

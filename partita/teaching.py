@@ -134,6 +134,7 @@ async def teaching(
         )
         record = await asyncio.to_thread(_begun, db, fresh, source.found)
         stack.enter_context(session_lock(db, record.id, name))
+        update_session(db, record.id, wish=None, progress=None)  # of a process that is gone
         rows = await asyncio.to_thread(add_items, db, record.id, source.found)
         hashes = {row.node: row.content_hash for row in rows if row.node is not None and row.content_hash is not None}
         # Held to a form as when it was begun: otherwise its questions would be others.
@@ -163,7 +164,7 @@ async def teaching(
             raise
         finally:
             said = None if why is None else str(why) or type(why).__name__
-            update_session(db, record.id, status=status_after(why), why=said)
+            update_session(db, record.id, status=status_after(why), why=said, wish=None, progress=None)
 
 
 def is_model(teacher: str) -> bool:

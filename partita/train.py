@@ -15,6 +15,7 @@ from agents.prompt_sets import PromptSet, criterion_name
 from partita.estimate import count, money
 from partita.expected_teaching import TeachingEstimate, expected_teaching
 from partita.keys import Keys
+from partita.live import Live
 from partita.prices import FREE
 from partita.prompts import choose
 from partita.result import AS_BEFORE
@@ -140,7 +141,8 @@ async def train(
             for item in collection_from_rows(order.collection, load_items(db, open_session.record)).items:
                 items.setdefault(item.content_hash, item)
             course = Course(order.what, order.recipe, crew, teacher, present, folder, watcher)
-            outcome: Outcome = await until_stopped(course.run(), teacher.asker, AS_BEFORE, stopped.append)
+            live = Live(db, open_session.record, watch.progress)
+            outcome: Outcome = await until_stopped(course.run(), teacher.asker, AS_BEFORE, live, stopped.append)
     finally:
         crew.dismiss()
     watch.progress.stage = "done"

@@ -10,6 +10,7 @@ from partita.lazy import LazyGroup
 VERBS = {
     "run": "Cluster a collection by a criterion in words.",
     "resume": "Go on with a session where it stopped.",
+    "pause": "Have the process that works on a session stop.",
     "estimate": "Say what a run would take, before anything is spent.",
     "sessions": "List the sessions.",
     "show": "Show a session's clusters.",

@@ -22,6 +22,7 @@ from storage.tables import sessions as sessions_table
 from storage.urls import without_secrets
 
 Status = Literal["running", "paused", "done", "failed"]
+Wish = Literal["pause"]
 
 
 def _now() -> datetime:
@@ -159,6 +160,32 @@ def update_session(db: Database, session_id: str, **changes: Any) -> None:
         done = connection.execute(update(sessions_table).where(sessions_table.c.id == session_id).values(**changes))
         if done.rowcount == 0:
             raise UnknownSession(f"There is no session with the id {session_id} in {db}.")
+
+
+def wish(db: Database, session_id: str, what: Wish) -> None:
+    """Ask the process that works on a session to do something.
+
+    It goes unheard where no process does (`storage.locks.is_locked`), and a process that begins to work on a session
+    takes back what was asked before it had the lock.
+    """
+    _tell(db, session_id, wish=what)
+
+
+def wished(db: Database, session_id: str) -> Wish | None:
+    """What the process that works on a session is asked to do."""
+    with db.reading() as connection:
+        return connection.scalar(select(sessions_table.c.wish).where(sessions_table.c.id == session_id))
+
+
+def tell_progress(db: Database, session_id: str, progress: Mapping[str, Any]) -> None:
+    """Keep how far the process that works on a session is, for others to see."""
+    _tell(db, session_id, progress=dict(progress))
+
+
+def _tell(db: Database, session_id: str, **values: Any) -> None:
+    """What processes tell each other changes nothing of the session: `updated_at` stays."""
+    with db.writing() as connection:
+        connection.execute(update(sessions_table).where(sessions_table.c.id == session_id).values(**values))
 
 
 def load_items(db: Database, session_id: str) -> list[ItemRow]:

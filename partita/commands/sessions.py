@@ -7,7 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from partita.commands import options
-from partita.display import output
+from partita.display import how_far, output
 from partita.plain import plain
 from partita.stored import status_now
 from storage.database import open_database
@@ -23,10 +23,9 @@ def command(db: str, as_json: bool) -> None:
         rows = [(r, status_now(database, r)) for r in list_sessions(database)]
     if as_json:
         for r, status in rows:
-            options.print_json(
-                {"session": r.name, "status": status, "criterion": r.criterion, "policy": r.policy,
-                 "collection": r.collection, "created_at": r.created_at.isoformat(), "why": r.why}
-            )  # fmt: skip
+            row = {"session": r.name, "status": status, "criterion": r.criterion, "policy": r.policy,
+                   "collection": r.collection, "created_at": r.created_at.isoformat(), "why": r.why}  # fmt: skip
+            options.print_json(row | ({"progress": r.progress} if status == "running" and r.progress else {}))
         return
     if not rows:
         output().print("no sessions yet: `partita run COLLECTION --by CRITERION` begins one", highlight=False)
@@ -36,5 +35,7 @@ def command(db: str, as_json: bool) -> None:
         table.add_column(heading)
     for r, status in rows:
         begun = f"{r.created_at.astimezone():%Y-%m-%d %H:%M}"
+        if status == "running" and r.progress:
+            status += f" · {escape(how_far(r.progress)[0])}"
         table.add_row(escape(r.name), status, escape(plain(r.criterion)), escape(plain(r.collection)), begun)
     output().print(table)

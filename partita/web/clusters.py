@@ -111,6 +111,7 @@ def head(desk: Desk, name: str) -> dict[str, Any]:
     spend: Spend = desk.spend(name)
     said = [one for one in corrections.said(desk.db, record.id) if one.subject["did"] != "undo" and one.holds]
     return {"seen": seen, "record": record, "result": seen.result, "spend": spend, "corrected": len(said),
+            "doing": desk.work.doing(record, seen.result.status),
             "progress": record.progress if seen.result.status == "running" else None}  # fmt: skip
 
 

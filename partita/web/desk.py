@@ -16,6 +16,7 @@ from partita.prices import Prices
 from partita.result import ClusterResult, Result
 from partita.spend import Spend, spend_of
 from partita.stored import result_of, status_now
+from partita.web.work import Work
 from storage.database import Database
 from storage.errors import UsageError
 from storage.items import Item, ItemRow, collection_from_rows
@@ -93,6 +94,7 @@ class Desk:
     def __init__(self, db: Database, prices: Prices) -> None:
         self.db = db
         self.prices = prices
+        self.work = Work(db)
         self._seen: OrderedDict[str, tuple[Any, Seen]] = OrderedDict()
         self._spends: OrderedDict[str, tuple[Any, Spend]] = OrderedDict()
         self._lock = threading.Lock()

@@ -13,6 +13,7 @@ from partita.stored import status_now
 from partita.web.app import ADesk
 from partita.web.desk import Desk
 from partita.web.rendering import page
+from partita.web.work import Doing
 from storage.ledger import tally
 from storage.sessions import SessionRecord, list_sessions
 
@@ -25,7 +26,7 @@ class Line:
     """A session as the list shows it."""
 
     record: SessionRecord
-    status: str
+    doing: Doing
     calls: int
     """Chat calls that were answered."""
     progress: dict[str, Any] | None
@@ -59,4 +60,4 @@ def _line(desk: Desk, record: SessionRecord) -> Line:
     calls = tally(desk.db, record.id)
     asked = sum(calls.get(kind, 0) for kind in ("describe", "membership", "merge"))
     progress = record.progress if status == "running" else None
-    return Line(record, status, asked, progress, record.policy == TEACHER)
+    return Line(record, desk.work.doing(record, status), asked, progress, record.policy == TEACHER)

@@ -12,6 +12,7 @@ from urllib.parse import quote, urlencode
 from starlette.responses import HTMLResponse
 
 from partita import __version__
+from partita.display import how_far
 from partita.excerpts import excerpt
 from partita.html import templates
 from partita.web.desk import Seen
@@ -59,7 +60,7 @@ def words(template: str, **given: Any) -> str:
 @cache
 def _environment() -> jinja2.Environment:
     environment = templates(_HERE / "templates")
-    environment.globals |= {"session_url": session_url, "version": __version__, "static": static}
+    environment.globals |= {"session_url": session_url, "version": __version__, "static": static, "how_far": how_far}
     return environment
 
 

@@ -45,7 +45,10 @@ def run(
         reached = hosts(host, number, names)
         app = guarded(build_app(desk), reached, token, number)
         say(f"Partita shows the sessions of {db} at http://{reached[0]}/" + (f"?token={token}" if token else ""))
-        serve(app, listener)
+        try:
+            serve(app, listener)
+        finally:
+            desk.work.end(say)
 
 
 def guarded(app: ASGIApp, reached: Collection[str], token: str | None, port: int) -> Guard:

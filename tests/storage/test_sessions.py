@@ -17,7 +17,10 @@ from storage.sessions import (
     list_sessions,
     load_items,
     load_session,
+    tell_progress,
     update_session,
+    wish,
+    wished,
 )
 from tests.storage.conftest import record
 
@@ -94,3 +97,14 @@ def test_passwords_in_parameters_are_not_stored(db: Database) -> None:
         db, record("s", parameters={"endpoint": "http://me:pw@host/v1", "deep": [{"x": "https://a@b/"}]}), []
     )
     assert load_session(db, "s").parameters == {"endpoint": "http://host/v1", "deep": [{"x": "https://b/"}]}
+
+
+def test_what_processes_tell_each_other_changes_nothing_else(db: Database, session: SessionRecord) -> None:
+    assert wished(db, session.id) is None
+    wish(db, session.id, "pause")
+    tell_progress(db, session.id, {"stage": "traverse", "done": 3})
+    assert wished(db, session.id) == "pause"
+    assert load_session(db, "one") == replace(session, wish="pause", progress={"stage": "traverse", "done": 3})
+    update_session(db, session.id, wish=None, progress=None)
+    told = load_session(db, "one")
+    assert told == replace(session, updated_at=told.updated_at) and wished(db, session.id) is None

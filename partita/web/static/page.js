@@ -25,8 +25,9 @@ function live(element, missed = 0) {
     if (!fresh) return live(element);
     if (fresh.outerHTML !== element.outerHTML) {
       const focused = keep(element, fresh);
+      const held = element.contains(document.activeElement) && document.activeElement.id;
       element.replaceWith(fresh);
-      focused?.focus();
+      (focused ?? (held && document.getElementById(held)))?.focus({ preventScroll: true });
       fresh.dispatchEvent(new CustomEvent("fresh", { bubbles: true }));
       return live(fresh);
     }
