@@ -16,6 +16,8 @@ from partita.prices import Prices
 from partita.result import ClusterResult, Result
 from partita.spend import Spend, spend_of
 from partita.stored import result_of, status_now
+from partita.web.embeddings import Embeddings
+from partita.web.maps import Maps
 from storage.database import Database
 from storage.errors import UsageError
 from storage.items import Item, ItemRow, collection_from_rows
@@ -93,6 +95,8 @@ class Desk:
     def __init__(self, db: Database, prices: Prices) -> None:
         self.db = db
         self.prices = prices
+        self.embeddings = Embeddings(db)
+        self.maps = Maps(db, self.embeddings)
         self._seen: OrderedDict[str, tuple[Any, Seen]] = OrderedDict()
         self._spends: OrderedDict[str, tuple[Any, Spend]] = OrderedDict()
         self._lock = threading.Lock()
