@@ -179,7 +179,7 @@ class _Walk:
         sides = _sides(subject.get("clusters")) or _sides(subject.get("representatives"))
         if sides is None:
             return decided
-        a, b = (self._standing(side, row) for side in sides)
+        a, b = self._both_standing(sides, row)
         if decided:
             did, odds = decided[0].get("did"), _number(decided[0].get("odds"))
         else:
@@ -195,7 +195,7 @@ class _Walk:
         """What was decided in stock-taking."""
         did = one.get("did")
         if did == "united" and (sides := _sides(one.get("clusters"))) is not None:
-            a, b = (self._standing(side, row) for side in sides)
+            a, b = self._both_standing(sides, row)
             self._unite(a, b, Union(row.id, _number(one.get("odds")), True, sides, b.line))
         for node in _nodes([one.get("item")]) or _nodes(one.get("items")):
             self._did(row, node, did, None)
@@ -215,17 +215,33 @@ class _Walk:
 
     def _standing(self, shown: Nodes, row: Judged) -> _Group:
         """The group for which these stand."""
-        there = Counter[int]()
-        found: dict[int, _Group] = {}
+        return self._all_in(shown, self._likely(shown), row)
+
+    def _both_standing(self, sides: tuple[Nodes, Nodes], row: Judged) -> tuple[_Group, _Group]:
+        """The groups for which either side stands: two, as they were when it was asked.
+
+        Some of those shown may have moved from one to the other since.
+        """
+        a, b = (self._likely(side) for side in sides)
+        if a and b and a[0] is b[0]:
+            if len(b) > 1:
+                b = b[1:]
+            elif len(a) > 1:
+                a = a[1:]
+        return self._all_in(sides[0], a, row), self._all_in(sides[1], b, row)
+
+    def _likely(self, shown: Nodes) -> list[_Group]:
+        """The groups in which these are, that of most of them first; of equals the one whose member is named first."""
+        there = [self._of[node].now() for node in shown if node in self._of]
+        found = list({id(group): group for group in there}.values())
+        count = Counter(map(id, there))
+        return sorted(found, key=lambda group: -count[id(group)])
+
+    def _all_in(self, shown: Nodes, likely: Sequence[_Group], row: Judged) -> _Group:
+        """The likeliest of these groups, or a new one, with all that are shown for it and have been in none so far."""
+        group = likely[0] if likely else self._new(shown, None, row.component)
         for node in shown:
-            if node in self._of:
-                group = self._of[node].now()
-                there[id(group)] += 1
-                found.setdefault(id(group), group)
-        # Of equals the one whose member is named first.
-        group = max(found.values(), key=lambda g: there[id(g)], default=None) or self._new(shown, None, row.component)
-        for node in shown:
-            if node not in self._of or self._of[node].now() is not group:
+            if node not in self._of:
                 self._join(node, group)
         return group
 
