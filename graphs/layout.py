@@ -9,6 +9,7 @@ held: whoever has others waiting runs this module as a process (``apart``), whic
 from __future__ import annotations
 
 import io
+import math
 import os
 import struct
 import subprocess
@@ -30,6 +31,9 @@ ALL = 10_000
 _DIMENSIONS = 50
 _ROUNDS = 500
 _NEAREST = 3
+_DISC = 0.004
+"""From one to the next of those that are embedded alike."""
+_GOLDEN = math.pi * (3 - math.sqrt(5))
 _ROWS = 2048
 _LENGTH = struct.Struct("<Q")
 
@@ -60,7 +64,7 @@ def layout(
     others = np.setdiff1d(np.arange(len(rows)), laid, assume_unique=True)
     if len(others):
         found[others] = _amid(components[others], components[laid], found[laid], chance)
-    places[known] = _in_square(found)
+    places[known] = _side_by_side(_in_square(found), rows)
     return places
 
 
@@ -73,6 +77,8 @@ def _components(rows: npt.NDArray[np.float32], laid: npt.NDArray[np.intp]) -> np
     """The first principal components of what is laid out, for all rows."""
     from sklearn.decomposition import PCA
 
+    if not np.ptp(rows[laid], axis=0).any():  # all alike
+        return np.zeros((len(rows), 2), dtype=np.float32)
     count = min(_DIMENSIONS, len(laid), rows.shape[1])
     exact = rows.shape[1] <= 1024
     found = PCA(count, svd_solver="covariance_eigh" if exact else "randomized", random_state=0).fit(rows[laid])
@@ -89,9 +95,8 @@ def _neighbours_kept(components: npt.NDArray[np.float32], chance: np.random.Gene
     begin[:, : components.shape[1]] = components[:, :2]
     spread = float(begin[:, 0].std())
     begin = begin / spread if spread > 0 else begin
-    # Items with one and the same embedding (a caption that fits both) would lie on each other for ever.
-    begin += chance.normal(scale=1e-2, size=begin.shape).astype(np.float32)
-    if len(components) < 8:
+    begin += chance.normal(scale=1e-2, size=begin.shape).astype(np.float32)  # for what is alike in both
+    if len(components) < 8 or spread == 0:
         return begin
     method = TSNE(
         init=begin * 1e-4,
@@ -127,6 +132,20 @@ def _in_square(places: Positions) -> Positions:
         return np.full_like(places, 0.5)
     moved: Positions = np.clip((places - (low + high) / 2) / extent + 0.5, 0, 1).astype(np.float32)
     return moved
+
+
+def _side_by_side(places: Positions, rows: npt.NDArray[np.float32]) -> Positions:
+    """Items with one and the same embedding (a caption that fits them all) in a disc, not on top of each other."""
+    alike: dict[bytes, list[int]] = {}
+    for at, row in enumerate(rows):
+        alike.setdefault(row.tobytes(), []).append(at)
+    for some in alike.values():
+        if len(some) > 1:
+            turn = np.arange(len(some))
+            away = _DISC * np.sqrt(turn)
+            disc = np.stack([away * np.cos(_GOLDEN * turn), away * np.sin(_GOLDEN * turn)], axis=1)
+            places[some] = places[some].mean(axis=0) + disc
+    return np.clip(places, 0, 1)
 
 
 # -- as a process of its own ------------------------------------------------------------------------------------------

@@ -137,6 +137,8 @@ class _Walk:
         self._groups: list[_Group] = []
         self._of: dict[int, _Group] = {}
         """Where each node came to by itself, in the order of coming."""
+        self._gone: set[int] = set()
+        """Those that stood alone for a group that was dissolved: questions about it are answered for a while yet."""
         self._leaning: dict[int, _Group] = {}
         """The last group that a node was said to belong to."""
         self._apart: list[_Apart] = []
@@ -161,7 +163,7 @@ class _Walk:
     ) -> list[dict[str, Any]]:
         """A question about candidates; what else was decided."""
         shown, candidates = _nodes(subject.get("representatives")), _nodes(subject.get("candidates"))
-        group = self._standing(shown, row) if shown else None
+        group = self._standing(shown, row)
         for at, node in enumerate(candidates):
             verdict = said[at] if at < len(said) else "UNKNOWN"
             did = decided[at].get("did") if at < len(decided) and decided[at].get("item") == node else None
@@ -179,24 +181,24 @@ class _Walk:
         sides = _sides(subject.get("clusters")) or _sides(subject.get("representatives"))
         if sides is None:
             return decided
-        a, b = self._both_standing(sides, row)
         if decided:
             did, odds = decided[0].get("did"), _number(decided[0].get("odds"))
         else:
             yes = said[:1] == ["YES"] and self._ended_together(*sides)
             did, odds = "united" if yes else "apart" if said[:1] == ["NO"] else "open", None
         if did == "united":
-            self._unite(a, b, Union(row.id, odds, False, sides, b.line))
-        elif did == "apart":
-            self._apart.append(_Apart(row.id, odds, (a, b), sides))
+            self._unite(row, sides, odds, counting=False)
+        elif did in ("apart", "open"):
+            a, b = self._both_standing(sides, row)
+            if did == "apart" and a is not None and b is not None:
+                self._apart.append(_Apart(row.id, odds, (a, b), sides))
         return decided[1:]
 
     def _counted(self, row: Judged, one: Mapping[str, Any]) -> None:
         """What was decided in stock-taking."""
         did = one.get("did")
         if did == "united" and (sides := _sides(one.get("clusters"))) is not None:
-            a, b = self._both_standing(sides, row)
-            self._unite(a, b, Union(row.id, _number(one.get("odds")), True, sides, b.line))
+            self._unite(row, sides, _number(one.get("odds")), counting=True)
         for node in _nodes([one.get("item")]) or _nodes(one.get("items")):
             self._did(row, node, did, None)
 
@@ -205,19 +207,26 @@ class _Walk:
             self._join(node, self._new((node,), row.id, row.component))
         elif did == "left":
             self._of.pop(node, None)
-        elif did in ("joined", "moved"):
-            if group is not None:
+            self._gone.add(node)
+        elif did == "joined":
+            self._gone.discard(node)
+            # One that has its place already was only found to be right there.
+            if group is not None and node not in self._of:
                 self._join(node, group)
-            elif did == "moved":
+        elif did == "moved":
+            self._gone.discard(node)
+            if group is not None and (node not in self._of or self._of[node].now() is not group.now()):
+                self._join(node, group)
+            else:
                 self._of.pop(node, None)  # to where is seen when it stands for the cluster, or at the end
 
     # -- groups ---------------------------------------------------------------------------------------------------
 
-    def _standing(self, shown: Nodes, row: Judged) -> _Group:
-        """The group for which these stand."""
+    def _standing(self, shown: Nodes, row: Judged) -> _Group | None:
+        """The group for which these stand; None for one that was dissolved."""
         return self._all_in(shown, self._likely(shown), row)
 
-    def _both_standing(self, sides: tuple[Nodes, Nodes], row: Judged) -> tuple[_Group, _Group]:
+    def _both_standing(self, sides: tuple[Nodes, Nodes], row: Judged) -> tuple[_Group | None, _Group | None]:
         """The groups for which either side stands: two, as they were when it was asked.
 
         Some of those shown may have moved from one to the other since.
@@ -237,12 +246,14 @@ class _Walk:
         count = Counter(map(id, there))
         return sorted(found, key=lambda group: -count[id(group)])
 
-    def _all_in(self, shown: Nodes, likely: Sequence[_Group], row: Judged) -> _Group:
+    def _all_in(self, shown: Nodes, likely: Sequence[_Group], row: Judged) -> _Group | None:
         """The likeliest of these groups, or a new one, with all that are shown for it and have been in none so far."""
-        group = likely[0] if likely else self._new(shown, None, row.component)
-        for node in shown:
-            if node not in self._of:
-                self._join(node, group)
+        fresh = [node for node in shown if node not in self._of and node not in self._gone]
+        if not likely and not fresh:
+            return None
+        group = likely[0] if likely else self._new(tuple(fresh), None, row.component)
+        for node in fresh:
+            self._join(node, group)
         return group
 
     def _new(self, founders: Nodes, answer: int | None, component: int | None) -> _Group:
@@ -254,18 +265,22 @@ class _Walk:
         group = group.now()
         if node in self._of and self._of[node].now() is group:
             return
+        self._gone.discard(node)
         self._of.pop(node, None)
         self._of[node] = group
         group.known += 1
 
-    def _unite(self, a: _Group, b: _Group, union: Union) -> None:
-        a, b = a.now(), b.now()
-        if a is b:
+    def _unite(self, row: Judged, sides: tuple[Nodes, Nodes], odds: float | None, counting: bool) -> None:
+        a, b = self._both_standing(sides, row)
+        if a is None or b is None:
             return
-        shown = union.shown
+        if a is b:  # the ledger knows better: they were two, and how these came together it does not tell
+            b = self._new(sides[1], None, row.component)
+            for node in sides[1]:
+                self._join(node, b)
         if b.known > a.known:
-            a, b, shown = b, a, (shown[1], shown[0])
-        a.line.unions.append(Union(union.answer, union.odds, union.counting, shown, b.line))
+            a, b, sides = b, a, (sides[1], sides[0])
+        a.line.unions.append(Union(row.id, odds, counting, sides, b.line))
         a.known += b.known
         b.into = a
 

@@ -42,6 +42,7 @@
     cells = number(loaded);
     frame.classList.add("drawn");
     all();
+    again();
   }
 
   let stamp = null;
@@ -52,7 +53,7 @@
     cluster = Uint32Array.from(told.cluster);
     sure = Int16Array.from(told.sure);
     seen.clear();
-    ask();
+    again();
   }
 
   async function legend() {
@@ -87,7 +88,7 @@
       left = width / 2 - middle[0] * side * scale;
       top = height / 2 - middle[1] * side * scale;
     }
-    ask();
+    again();
   }
 
   function all() {
@@ -161,7 +162,8 @@
   function radius() {
     const count = points.count;
     const base = count < 400 ? 5.5 : count < 2000 ? 4.5 : count < 8000 ? 3.4 : 2.6;
-    return base * Math.min(2.2, Math.max(0.85, Math.pow(scale, 0.35)));
+    const room = Math.min(1.1, Math.max(0.6, Math.sqrt(side / 600)));
+    return base * room * Math.min(2.2, Math.max(0.85, Math.pow(scale, 0.35)));
   }
 
   function sprite(kind, hollow, r) {
@@ -192,31 +194,56 @@
     return there;
   }
 
+  // All points take a while where there are many and no graphics card: they are drawn on a layer, and while the map moves
+  // the layer moves with it. It is drawn again at rest.
+  const QUICK = 8, REST = 120; // milliseconds
+  const layer = document.createElement("canvas");
+  let drawn = null; // where the map was when the layer was drawn, and how long that took
+  let resting = 0;
+
+  function again() {
+    drawn = null;
+    ask();
+  }
+
   function draw() {
     const sharp = window.devicePixelRatio || 1;
+    const moved = drawn && (drawn.left !== left || drawn.top !== top || drawn.scale !== scale);
+    clearTimeout(resting);
+    if (points && (!drawn || (moved && drawn.took <= QUICK))) paint(sharp);
+    else if (moved) resting = setTimeout(again, REST);
     context.setTransform(sharp, 0, 0, sharp, 0, 0);
     context.clearRect(0, 0, width, height);
     if (!points) return;
-    const r = radius(), doubts = marksDoubt();
-    for (const front of chosen.size ? [false, true] : [true]) {
-      context.globalAlpha = front ? 1 : 0.13;
-      for (let i = 0; i < points.count; i++) {
-        const x = toX(points.x[i]), y = toY(points.y[i]);
-        if (x < -r || y < -r || x > width + r || y > height + r || dimmed(i) === front) continue;
-        const kind = cluster[i] < 1 || cluster[i] > coloured ? -1 : cluster[i] - 1;
-        const { image, half } = sprite(kind, doubts && sure[i] >= 0 && sure[i] < doubt ? 1 : 0, r);
-        context.drawImage(image, x - half, y - half, 2 * half, 2 * half);
-      }
-    }
-    context.globalAlpha = 1;
+    const by = scale / drawn.scale;
+    context.drawImage(layer, left - drawn.left * by, top - drawn.top * by, width * by, height * by);
     if (at >= 0) {
       context.beginPath();
-      context.arc(toX(points.x[at]), toY(points.y[at]), r + 4, 0, 7);
+      context.arc(toX(points.x[at]), toY(points.y[at]), radius() + 4, 0, 7);
       context.lineWidth = 2;
       context.strokeStyle = getComputedStyle(page).getPropertyValue("--ink").trim();
       context.stroke();
     }
     put();
+  }
+
+  function paint(sharp) {
+    const begun = performance.now(), r = radius(), doubts = marksDoubt();
+    layer.width = canvas.width;
+    layer.height = canvas.height;
+    const pen = layer.getContext("2d");
+    pen.setTransform(sharp, 0, 0, sharp, 0, 0);
+    for (const front of chosen.size ? [false, true] : [true]) {
+      pen.globalAlpha = front ? 1 : 0.13;
+      for (let i = 0; i < points.count; i++) {
+        const x = toX(points.x[i]), y = toY(points.y[i]);
+        if (x < -r || y < -r || x > width + r || y > height + r || dimmed(i) === front) continue;
+        const kind = cluster[i] < 1 || cluster[i] > coloured ? -1 : cluster[i] - 1;
+        const { image, half } = sprite(kind, doubts && sure[i] >= 0 && sure[i] < doubt ? 1 : 0, r);
+        pen.drawImage(image, x - half, y - half, 2 * half, 2 * half);
+      }
+    }
+    drawn = { left, top, scale, took: performance.now() - begun };
   }
 
   // -- the one that is pointed at -----------------------------------------------------------------------------------
@@ -346,7 +373,7 @@
     }
     page.querySelector("[data-all]").hidden = !chosen.size;
     page.classList.toggle("choosing", chosen.size > 0);
-    ask();
+    again();
   }
   page.addEventListener("click", (event) => {
     const button = event.target.closest("[data-cluster], [data-all]");
@@ -357,7 +384,7 @@
     press();
   });
   page.addEventListener("change", (event) => {
-    if (event.target.matches("[data-doubts]")) ask();
+    if (event.target.matches("[data-doubts]")) again();
   });
 
   // -- what changes -------------------------------------------------------------------------------------------------
@@ -376,7 +403,7 @@
   });
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
     sprites.clear();
-    ask();
+    again();
   });
   new ResizeObserver(measure).observe(frame);
   measure();
