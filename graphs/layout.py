@@ -100,7 +100,7 @@ def _neighbours_kept(components: npt.NDArray[np.float32], chance: np.random.Gene
         return begin
     method = TSNE(
         init=begin * 1e-4,
-        perplexity=min(30.0, (len(components) - 1) / 3),
+        perplexity=min(max(len(components) / 20, 5.0), 30.0, (len(components) - 1) / 3),
         max_iter=_ROUNDS,
         random_state=0,
         n_jobs=1,

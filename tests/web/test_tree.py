@@ -130,16 +130,16 @@ def test_people_s_words_stand_at_the_end(db, tmp_path):
     Steering(db, "s").split([name(6), name(7)], "apart")
     with client_of(db) as client:
         text = client.get("/s/s/tree").text
-        assert "a person move 13.png to where" in said(section(text, "low"))
+        assert "a person : move 13.png to where" in said(section(text, "low"))
         assert "“it is <i>low</i>”" in said(section(text, "low"))
         assert "1 item came from the group that is now high" in said(section(text, "low"))
         own = section(text, "apart")
-        assert "2 items came from the group that is now high" in said(own) and "a person split off" in said(own)
+        assert "2 items came from the group that is now high" in said(own) and "a person : split off" in said(own)
         Steering(db, "s").undo()
         Steering(db, "s").unite([1, 2])
         together = section(client.get("/s/s/tree").text, "low")
     assert "Also in it, by what people said: a group of 6" in said(together) and "UNITED" in said(together)
-    assert "a person unite the clusters of" in said(together)
+    assert "a person : unite the clusters of" in said(together)
 
 
 def test_a_session_without_decisions_says_so_and_tells_what_answers_say(db, tmp_path):

@@ -273,7 +273,10 @@
     }
     if (at < 0 || points.item[at] !== item) return; // somebody points elsewhere by now
     card.replaceChildren(...new DOMParser().parseFromString(html, "text/html").body.children);
-    for (const picture of card.querySelectorAll("img")) picture.loading = "eager";
+    for (const picture of card.querySelectorAll("img")) {
+      picture.loading = "eager";
+      picture.addEventListener("load", put); // only now is it known how high the card is
+    }
     card.hidden = false;
     card.dataset.item = item;
     put();
