@@ -64,6 +64,16 @@ def get(db: Database, session_id: str, name: str) -> bytes | None:
     return payload
 
 
+def digest(db: Database, session_id: str, name: str) -> str | None:
+    """The hash of the payload under `name`, without reading it, or None when there is none."""
+    query = select(artefacts.c.sha256).where(
+        artefacts.c.session_id == session_id, artefacts.c.name == name, artefacts.c.part == 0
+    )
+    with db.reading() as connection:
+        found: str | None = connection.scalar(query)
+    return found
+
+
 def write_file(path: str | Path, payload: bytes | Iterable[bytes]) -> None:
     """Write a file so that it is never seen half-written: temporary file beside it, fsync, rename.
 

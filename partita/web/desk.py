@@ -16,6 +16,8 @@ from partita.prices import Prices
 from partita.result import ClusterResult, Result
 from partita.spend import Spend, spend_of
 from partita.stored import result_of, status_now
+from partita.web.embeddings import Embeddings
+from partita.web.maps import Maps
 from partita.web.work import Work
 from storage.database import Database
 from storage.errors import UsageError
@@ -95,6 +97,8 @@ class Desk:
         self.db = db
         self.prices = prices
         self.work = Work(db)
+        self.embeddings = Embeddings(db)
+        self.maps = Maps(db, self.embeddings)
         self._seen: OrderedDict[str, tuple[Any, Seen]] = OrderedDict()
         self._spends: OrderedDict[str, tuple[Any, Spend]] = OrderedDict()
         self._lock = threading.Lock()
