@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import Select, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from storage.database import Database
@@ -163,12 +163,22 @@ def update_session(db: Database, session_id: str, **changes: Any) -> None:
 
 def load_items(db: Database, session_id: str) -> list[ItemRow]:
     """The items of a session by position; `collection_from_rows` makes a collection of them."""
-    columns = [items_table.c[name.name] for name in fields(ItemRow)]
     with db.reading() as connection:
-        rows = connection.execute(
-            select(*columns).where(items_table.c.session_id == session_id).order_by(items_table.c.position)
-        )
-        return [ItemRow(*row) for row in rows]
+        return [ItemRow(*row) for row in connection.execute(_items_of(session_id).order_by(items_table.c.position))]
+
+
+def load_item(db: Database, session_id: str, position: int) -> ItemRow | None:
+    """The item at a position; None where there is none."""
+    if not 0 <= position < 2**31:
+        return None
+    with db.reading() as connection:
+        row = connection.execute(_items_of(session_id).where(items_table.c.position == position)).first()
+    return None if row is None else ItemRow(*row)
+
+
+def _items_of(session_id: str) -> Select[Any]:
+    columns = [items_table.c[name.name] for name in fields(ItemRow)]
+    return select(*columns).where(items_table.c.session_id == session_id)
 
 
 def _listed(items: Collection | Iterable[Item | FailedItem]) -> tuple[Item | FailedItem, ...]:

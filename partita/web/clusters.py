@@ -82,16 +82,14 @@ def picture(
     name: str, number: int, request: Request, desk: ADesk, pictures: SomePictures, side: str = "192"
 ) -> Response:
     """An item's picture, small, or (`side=model`) as the model was shown it."""
-    seen = desk.seen(name)
-    row = seen.item(number)
+    record, item = desk.item(name, number)
     if side == "model":
-        longest = int(seen.record.parameters.get("longest_side", 768))
-    elif side.isdecimal() and int(side) in SIDES:
+        longest = int(record.parameters.get("longest_side", 768))
+    elif side in map(str, SIDES):
         longest = int(side)
     else:
         raise UsageError(f"side is one of {', '.join(map(str, SIDES))} or model")
-    item = seen.items.get(row.name)
-    if item is None or item.content_hash != row.content_hash:
+    if item is None:
         return Response(status_code=404)
     tag = f'"{item.content_hash[:32]}-{longest}"'
     headers = {"Cache-Control": "private, max-age=604800", "ETag": tag}

@@ -8,14 +8,11 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from graphs.likeness import vectors_from
-from graphs.session import VECTORS
 from partita.steering import in_words
 from partita.web.app import ADesk
 from partita.web.clusters import head
 from partita.web.desk import Desk, Seen
 from partita.web.rendering import LARGE, MIDDLE, SMALL, Tile, page, session_url, tile, tiles
-from storage import artefacts
 from storage.calls import KINDS, TOLD, Call, Wanted, calls
 
 router = APIRouter()
@@ -83,14 +80,12 @@ def _described(desk: Desk, seen: Seen, shown_as: str) -> str:
 
 def _nearest(desk: Desk, seen: Seen, node: int | None) -> list[tuple[Tile, float]]:
     """The items whose embeddings are nearest, with their cosines; [] while there are no embeddings."""
-    stored = artefacts.get(desk.db, seen.record.id, VECTORS) if node is not None else None
-    if stored is None or node is None:
+    units = desk.unit_vectors(seen.record) if node is not None else None
+    if units is None or node is None or node >= len(units):
         return []
     import numpy as np
 
-    vectors = vectors_from(stored).astype(np.float32)
-    lengths = np.linalg.norm(vectors, axis=1)
-    cosines = vectors @ vectors[node] / np.maximum(lengths * lengths[node], 1e-12)
+    cosines = units @ units[node]
     cosines[node] = -2
     order = np.argsort(-cosines, kind="stable")[: min(NEAREST, len(cosines) - 1)]
     return [(tile(seen, seen.named[int(at)]), float(cosines[at])) for at in order if int(at) in seen.named]

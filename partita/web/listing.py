@@ -13,7 +13,6 @@ from partita.stored import status_now
 from partita.web.app import ADesk
 from partita.web.desk import Desk
 from partita.web.rendering import page
-from storage.ledger import tally
 from storage.sessions import SessionRecord, list_sessions
 
 router = APIRouter()
@@ -56,7 +55,7 @@ def _listed(desk: Desk, start: int) -> dict[str, Any]:
 
 def _line(desk: Desk, record: SessionRecord) -> Line:
     status = status_now(desk.db, record)
-    calls = tally(desk.db, record.id)
+    calls = desk.tally(record)
     asked = sum(calls.get(kind, 0) for kind in ("describe", "membership", "merge"))
     progress = record.progress if status == "running" else None
     return Line(record, status, asked, progress, record.policy == TEACHER)
