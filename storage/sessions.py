@@ -122,14 +122,14 @@ def load_session(db: Database, name: str) -> SessionRecord:
         UnknownSession: with the names that look alike.
     """
     with db.reading() as connection:
-        for column in (sessions_table.c.name, sessions_table.c.id):
+        for column in (sessions_table.c.name, sessions_table.c.id) if "\0" not in name else ():
             row = connection.execute(select(sessions_table).where(column == name)).mappings().first()
             if row is not None:
                 return SessionRecord(**row)
         names = list(connection.scalars(select(sessions_table.c.name)))
     if not names:
         raise UnknownSession(f"There is no session {name!r}: {db} has none yet; `partita run` starts one.")
-    alike = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    alike = difflib.get_close_matches(name[:100], names, n=3, cutoff=0.5)
     meant = f"did you mean {' or '.join(alike)}? " if alike else ""
     raise UnknownSession(f"There is no session {name!r} in {db}: {meant}`partita sessions` lists them.")
 

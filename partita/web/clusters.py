@@ -35,7 +35,8 @@ def session(name: str, desk: ADesk, start: int = 0) -> Response:
 @router.get("/s/{name}/sheet")
 def sheet(name: str, desk: ADesk, start: int = 0) -> Response:
     """The clusters alone, for a page that is open."""
-    return page("_sheet", seen=desk.seen(name), **_clusters(desk.seen(name), start))
+    seen = desk.seen(name)
+    return page("_sheet", seen=seen, **_clusters(seen, start), alone=True)
 
 
 @router.get("/s/{name}/live")
@@ -82,7 +83,7 @@ def picture(
     name: str, number: int, request: Request, desk: ADesk, pictures: SomePictures, side: str = "192"
 ) -> Response:
     """An item's picture, small, or (`side=model`) as the model was shown it."""
-    record, item = desk.item(name, number)
+    record, root, item = desk.item(name, number)
     if side == "model":
         longest = int(record.parameters.get("longest_side", 768))
     elif side in map(str, SIDES):
@@ -96,7 +97,7 @@ def picture(
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers=headers)
     try:
-        jpeg = pictures.jpeg(item, longest)
+        jpeg = pictures.jpeg(item, longest, root)
     except CollectionError:  # it is gone, or another one by now
         return Response(status_code=404)
     return Response(jpeg, media_type="image/jpeg", headers=headers)

@@ -8,6 +8,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sqlalchemy import func, select, union_all
@@ -173,8 +174,9 @@ class Desk:
         kept = self._seen.get(record.id, stamp)
         return kept if kept is not None else self._seen.keep(record.id, stamp, self._read(record, stamp))
 
-    def item(self, name: str, number: int) -> tuple[SessionRecord, Item | None]:
-        """A session and one of its items, for what needs nothing else; None for one that could not be read.
+    def item(self, name: str, number: int) -> tuple[SessionRecord, Path, Item | None]:
+        """A session, the folder of its collection and one of its items, for what needs nothing else; None for an item
+        that could not be read.
 
         Raises:
             UnknownSession: there is no such session.
@@ -184,7 +186,8 @@ class Desk:
         row = load_item(self.db, record.id, number)
         if row is None:
             raise UsageError(f"session {record.name!r} has no item {number}")
-        return record, next(iter(collection_from_rows(record.collection, [row]).items), None)
+        collection = collection_from_rows(record.collection, [row])
+        return record, collection.root, next(iter(collection.items), None)
 
     def spend(self, name: str) -> Spend:
         """What a session has spent, at the prices of now, not told apart by clusters. Of a large one that is running
