@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,6 +80,15 @@ def sites() -> Iterator[Sites]:
         yield lambda url: stack.enter_context(shown(url))
 
 
+@contextmanager
+def answering(truth: Truth) -> Iterator[Truth]:
+    """The endpoint, begun in another thread: in this one Playwright may keep an event loop running."""
+    endpoint = serving(truth)
+    with ThreadPoolExecutor(1) as thread:
+        yield thread.submit(endpoint.__enter__).result()
+        thread.submit(endpoint.__exit__, None, None, None).result()
+
+
 @dataclass
 class Finished:
     """A session `s` that is done: 60 pictures in five clusters."""
@@ -97,7 +107,7 @@ class Finished:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     folder = tmp_path_factory.mktemp("finished")
     file = folder / "partita.db"
-    with serving(Truth(numbers(60, 5))) as truth:
+    with answering(Truth(numbers(60, 5))) as truth:
         collection = truth.write(folder / "pictures")
         cluster(collection, "kind", session="s", db=f"sqlite:///{file}", endpoint=truth.url, embed_mode="native")
     with closing(sqlite3.connect(file)) as connection:
