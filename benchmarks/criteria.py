@@ -22,8 +22,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.cluster import KMeans
 
-from graphs.likeness import vectors_from
-from graphs.session import VECTORS
+from graphs.likeness import VECTORS, vectors_from
 from partita import Session, cluster
 from partita.evaluation import score_labels
 from serving.llava import MINI

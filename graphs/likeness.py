@@ -19,6 +19,8 @@ Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 Whole = npt.NDArray[np.int16]
 
+VECTORS = "vectors"
+"""The artefact that holds a session's embeddings as policy ``evidence`` sees them."""
 UNIT = 2**13
 """Length of a unit vector in whole numbers."""
 _ROWS = 4096

@@ -20,7 +20,7 @@ from typing_extensions import TypedDict  # pydantic takes no other before Python
 from agents import questions
 from agents.descriptions import read_description
 from graphs.context import SessionContext
-from graphs.likeness import bytes_of, vectors_from, whole_vectors
+from graphs.likeness import VECTORS, bytes_of, vectors_from, whole_vectors
 from graphs.partition import Partition
 from graphs.relational import RelationalGraph, build_graph
 from graphs.searches import EvidencePolicy, PaperPolicy
@@ -29,8 +29,6 @@ from storage.errors import EndpointMisbehaves, RequestRejected
 
 GRAPH = "graph"
 """The artefact that holds a session's relational graph."""
-VECTORS = "vectors"
-"""The artefact that holds the embeddings as policy ``evidence`` sees them."""
 HOPELESS = 8
 """So many items that can't be described or embedded, and none that can, and the endpoint is no use."""
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from agents.prompt_sets import PromptSet, QuestionKind, prompt_hash
-from graphs.session import GRAPH, VECTORS
+from graphs.likeness import VECTORS
+from graphs.session import GRAPH
 from partita.prompts import Chosen, choose
 from partita.result import TEACHER
 from partita.running import check_name, free_name

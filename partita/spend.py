@@ -9,12 +9,13 @@ from typing import Any
 
 from partita.estimate import count, money
 from partita.prices import Price, Prices, Rates
-from partita.result import TEACHER
+from partita.result import TEACHER, ClusterResult
 from partita.settings import Parameters
-from partita.stored import result_of
+from partita.stored import result_of, status_now
 from storage.calls import KINDS
 from storage.database import Database
-from storage.sessions import load_items, load_session
+from storage.ledger import tally
+from storage.sessions import SessionRecord, load_items, load_session
 from storage.spend import Spent, spent
 
 CURRENCY = "USD"
@@ -126,21 +127,23 @@ class Spend:
         }
 
 
-def spend_of(db: Database, name: str, prices: Prices) -> Spend:
+def spend_of(db: Database, name: str, prices: Prices, *, by_cluster: bool = True) -> Spend:
     """What a session has spent so far, at the prices of now.
+
+    Args:
+        by_cluster: also what each cluster took; without it all is ``elsewhere``, which is told several times as fast.
 
     Raises:
         UnknownSession: no session of that name.
     """
-    result = result_of(db, name)
     record = load_session(db, name)
-    nodes = {row.name: row.node for row in load_items(db, record.id) if row.node is not None}
-    rows = spent(db, record.id, {nodes[item]: c.id for c in result.clusters for item in c.items})
+    clusters, homes = _homes(db, record) if by_cluster else ([], {})
+    rows = spent(db, record.id, homes)
     parameters = Parameters.model_validate(record.parameters)
     rates = prices.rates(parameters)
-    by_cluster: dict[int | None, list[Spent]] = {}
+    of_cluster: dict[int | None, list[Spent]] = {}
     for row in rows:
-        by_cluster.setdefault(row.cluster, []).append(row)
+        of_cluster.setdefault(row.cluster, []).append(row)
     total = _amount(rows, rates)
     asked = {parameters.embed_model: rates.embed, parameters.model: rates.chat}
     priced = {model: price for model, price in asked.items() if model is not None}
@@ -150,23 +153,28 @@ def spend_of(db: Database, name: str, prices: Prices) -> Spend:
         uncounted = f"{total.uncounted_calls:,} calls were answered without a count of tokens, and are in none here"
         remarks.append(uncounted + (assumed if total.uncounted else ""))
     return Spend(
-        session=result.session,
-        status=result.status,
+        session=record.name,
+        status=status_now(db, record),
         total=total,
         stages={kind: _amount((row for row in rows if row.kind == kind), rates) for kind in KINDS},
         models={
             model: _amount((row for row in rows if row.model == model), rates)
             for model in sorted({row.model for row in rows})
         },
-        clusters=[
-            ClusterSpend(c.id, c.name, c.size, _amount(by_cluster.get(c.id, ()), rates)) for c in result.clusters
-        ],
-        elsewhere=_amount(by_cluster.get(None, ()), rates),
-        reused=result.calls["reused"],
+        clusters=[ClusterSpend(c.id, c.name, c.size, _amount(of_cluster.get(c.id, ()), rates)) for c in clusters],
+        elsewhere=_amount(of_cluster.get(None, ()), rates),
+        reused=tally(db, record.id)["reused"],
         prices=priced,
         remarks=tuple(remarks),
-        of_teacher=result.policy == TEACHER,
+        of_teacher=record.policy == TEACHER,
     )
+
+
+def _homes(db: Database, record: SessionRecord) -> tuple[list[ClusterResult], dict[int, int]]:
+    """The clusters, and the number of the cluster in which each node stands."""
+    clusters = result_of(db, record.name).clusters
+    nodes = {row.name: row.node for row in load_items(db, record.id) if row.node is not None}
+    return clusters, {nodes[item]: c.id for c in clusters for item in c.items}
 
 
 def _amount(rows: Iterable[Spent], rates: Rates) -> Amount:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, RowMapping, Select, func, literal, select
+from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Text, cast, func, literal, or_, select
 
 from storage.corrections import HUMAN
 from storage.corrections import KIND as CORRECTION
@@ -111,8 +111,10 @@ def calls(db: Database, session_id: str, wanted: Wanted) -> Iterator[Call]:
     with db.reading() as connection:
         images = images_shown(connection, session_id)
         names, shown = _all_names(connection, session_id)
+    nodes: list[int] = []
     if wanted.item is not None:
-        _require(wanted.item, shown)
+        name = _require(wanted.item, shown)
+        nodes = [node for node, called in names.items() if called == name]
 
     def as_shown(given: Collection[str] | None) -> frozenset[str] | None:
         return None if given is None else frozenset(shown.get(name, name) for name in given)
@@ -123,7 +125,7 @@ def calls(db: Database, session_id: str, wanted: Wanted) -> Iterator[Call]:
         as_shown(wanted.story),
         wanted.conclusion,
     )
-    return _streamed(db, _query(session_id, wanted), lambda row: _call(row, names, images), fits, wanted.last)
+    return _streamed(db, _query(session_id, wanted, nodes), lambda row: _call(row, names, images), fits, wanted.last)
 
 
 def name_in_calls(db: Database, session_id: str, item: str) -> str:
@@ -159,7 +161,7 @@ def _require(item: str, shown: Mapping[str, str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Fits:
-    """What of a wish the database is not asked for: it would have to look into JSON."""
+    """What of a wish the database is not asked for, or not exactly: it would have to look into JSON."""
 
     item: str | None
     cluster: frozenset[str] | None
@@ -189,7 +191,8 @@ def _decided_about(made: list[dict[str, Any]], item: str | None) -> bool:
     return any(one.get("item") == item or item in one.get("items", ()) for one in made)
 
 
-def _query(session_id: str, wanted: Wanted) -> Select[Any]:
+def _query(session_id: str, wanted: Wanted, nodes: Collection[int]) -> Select[Any]:
+    """What the database can tell of a wish. Of its item, whose ``nodes`` are given, more than is wanted may come."""
     query = (
         select(
             *(column for column in answers.c if column.name != "vector"),
@@ -202,6 +205,12 @@ def _query(session_id: str, wanted: Wanted) -> Select[Any]:
         .where(answers.c.session_id == session_id, answers.c.kind.in_(wanted.kinds))
         .limit(_PAGE)
     )
+    if wanted.item is not None:
+        about = (answers.c.subject, decisions.c.decided)
+        anywhere = [_holds(column, node) for column in about for node in nodes]
+        if wanted.story is not None:
+            anywhere.append(answers.c.kind == "merge")
+        query = query.where(or_(literal(False), *anywhere))
     if wanted.only is not None:
         query = query.where(answers.c.id == wanted.only)
     if wanted.conclusion is not None:
@@ -214,6 +223,15 @@ def _query(session_id: str, wanted: Wanted) -> Select[Any]:
     if wanted.model is not None:
         query = query.where(answers.c.model == wanted.model)
     return query
+
+
+def _holds(column: ColumnElement[Any], number: int) -> ColumnElement[bool]:
+    """Whether a number stands somewhere in JSON: thousands of answers to be looked through for one item are many to
+    read, and both databases compare texts in no time."""
+    spaced: ColumnElement[str] = cast(column, Text)
+    for sign in "[]:} ":
+        spaced = func.replace(spaced, sign, ",")
+    return spaced.contains(f",{number},")
 
 
 def _streamed(

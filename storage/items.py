@@ -116,8 +116,10 @@ def scan(
     return _enough(found, source, sought)
 
 
-def read_bytes(item: Item) -> bytes:
+def read_bytes(item: Item, root: Path | None = None) -> bytes:
     """The item's content again (UTF-8 for a text), checked against the hash taken when the session started.
+
+    With `root`, nothing is read that a link has meanwhile taken out of that folder.
 
     Raises:
         CollectionError: the file is gone, can't be read, or is not the file it was.
@@ -126,6 +128,11 @@ def read_bytes(item: Item) -> bytes:
         content = (item.text or "").encode()
     else:
         try:
+            status = item.path.stat()
+            if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_BYTES:
+                raise _changed(item)  # reading a pipe or a device may have no end
+            if root is not None and not _inside(root.resolve(), item.path):
+                raise _changed(item)
             content = item.path.read_bytes()
         except OSError as error:
             raise CollectionError(
@@ -133,10 +140,14 @@ def read_bytes(item: Item) -> bytes:
                 f"put it back at {item.path}, or start a new session."
             ) from error
     if hashlib.sha256(content).hexdigest() != item.content_hash:
-        raise CollectionError(
-            f"{item.name} has changed since the session started: put the old file back, or start a new session."
-        )
+        raise _changed(item)
     return content
+
+
+def _changed(item: Item) -> CollectionError:
+    return CollectionError(
+        f"{item.name} has changed since the session started: put the old file back, or start a new session."
+    )
 
 
 def collection_from_rows(root: str | Path, rows: Iterable[ItemRow]) -> Collection:

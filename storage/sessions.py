@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import Select, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from storage.database import Database
@@ -123,14 +123,14 @@ def load_session(db: Database, name: str) -> SessionRecord:
         UnknownSession: with the names that look alike.
     """
     with db.reading() as connection:
-        for column in (sessions_table.c.name, sessions_table.c.id):
+        for column in (sessions_table.c.name, sessions_table.c.id) if "\0" not in name else ():
             row = connection.execute(select(sessions_table).where(column == name)).mappings().first()
             if row is not None:
                 return SessionRecord(**row)
         names = list(connection.scalars(select(sessions_table.c.name)))
     if not names:
         raise UnknownSession(f"There is no session {name!r}: {db} has none yet; `partita run` starts one.")
-    alike = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    alike = difflib.get_close_matches(name[:100], names, n=3, cutoff=0.5)
     meant = f"did you mean {' or '.join(alike)}? " if alike else ""
     raise UnknownSession(f"There is no session {name!r} in {db}: {meant}`partita sessions` lists them.")
 
@@ -190,12 +190,22 @@ def _tell(db: Database, session_id: str, **values: Any) -> None:
 
 def load_items(db: Database, session_id: str) -> list[ItemRow]:
     """The items of a session by position; `collection_from_rows` makes a collection of them."""
-    columns = [items_table.c[name.name] for name in fields(ItemRow)]
     with db.reading() as connection:
-        rows = connection.execute(
-            select(*columns).where(items_table.c.session_id == session_id).order_by(items_table.c.position)
-        )
-        return [ItemRow(*row) for row in rows]
+        return [ItemRow(*row) for row in connection.execute(_items_of(session_id).order_by(items_table.c.position))]
+
+
+def load_item(db: Database, session_id: str, position: int) -> ItemRow | None:
+    """The item at a position; None where there is none."""
+    if not 0 <= position < 2**31:
+        return None
+    with db.reading() as connection:
+        row = connection.execute(_items_of(session_id).where(items_table.c.position == position)).first()
+    return None if row is None else ItemRow(*row)
+
+
+def _items_of(session_id: str) -> Select[Any]:
+    columns = [items_table.c[name.name] for name in fields(ItemRow)]
+    return select(*columns).where(items_table.c.session_id == session_id)
 
 
 def _listed(items: Collection | Iterable[Item | FailedItem]) -> tuple[Item | FailedItem, ...]:

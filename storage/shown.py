@@ -16,10 +16,10 @@ Subject = Mapping[str, Any]
 def items_shown(subject: Subject) -> int:
     """Items that a question about `subject` shows: representatives and candidates, both sides of a merge, or one."""
 
-    def flat(value: Any) -> int:
-        return sum(map(flat, value)) if isinstance(value, list) else 1
-
-    return sum(flat(subject[name]) for name in ("item", "representatives", "candidates") if name in subject)
+    shown = 1 if "item" in subject else 0
+    for side in (subject.get("representatives", ()), subject.get("candidates", ())):
+        shown += sum(len(one) if isinstance(one, list) else 1 for one in side)
+    return shown
 
 
 def images_shown(connection: Connection, session_id: str) -> Callable[[str, Subject], int]:

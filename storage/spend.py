@@ -14,6 +14,8 @@ from storage.tables import answers, sessions
 
 _PAGE = 1000
 _MICRO = 1_000_000
+_WHOLE: tuple[list[tuple[int, int]], int] = [(-1, 1)], 1
+"""The shares of a call where no cluster is known: all of it is nobody's."""
 _answered = answers.c.seconds > 0
 """Not so for a question that the endpoint refused to take: it is recorded with no tokens in no time."""
 
@@ -92,7 +94,7 @@ def spent(db: Database, session_id: str, clusters: Mapping[int, int] | None = No
                 round(seconds * _MICRO),
                 int(answered and not (prompt or completion)),
             )
-            shares, parts = _shares(subject)
+            shares, parts = _shares(subject) if homes else _WHOLE
             for node, share in shares:
                 by_parts = sums.setdefault((kind, model, homes.get(node)), {})
                 sum_so_far = by_parts.setdefault(parts, [0] * len(took))

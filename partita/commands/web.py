@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from contextlib import suppress
+from importlib import import_module
 
 import click
 
@@ -11,6 +12,8 @@ from partita.commands import options
 from partita.signals import ignore_signals
 from storage.database import open_database
 from storage.errors import UsageError
+
+_EXTRA = ("fastapi", "python_multipart", "uvicorn")
 
 
 @click.command("web")
@@ -24,17 +27,24 @@ def command(db: str, host: str, port: int, names: tuple[str, ...], no_token: boo
 
     Open the line that is printed; its token lets your browser in, and nobody else. Ctrl-C ends it.
     """
-    try:
-        from partita.web.server import run
-    except ModuleNotFoundError as e:
-        if (e.name or "").partition(".")[0] not in ("fastapi", "starlette", "uvicorn", "python_multipart"):
-            raise
-        raise UsageError("the page needs more than the light core: pip install 'partita[web]'") from None
+    _require_extra()
+    from partita.web.server import run
+
     with open_database(db) as database:
         try:
             run(database, host, port, names=names, token=None if no_token else secrets.token_urlsafe(24), say=_say)
         except KeyboardInterrupt:
             ignore_signals()
+
+
+def _require_extra() -> None:
+    for needed in _EXTRA:
+        try:
+            import_module(needed)
+        except ModuleNotFoundError as e:
+            if (e.name or "").partition(".")[0] not in (*_EXTRA, "starlette"):
+                raise
+            raise UsageError("the page needs more than the light core: pip install 'partita[web]'") from None
 
 
 def _say(line: str) -> None:

@@ -35,7 +35,8 @@ def session(name: str, desk: ADesk, start: int = 0) -> Response:
 @router.get("/s/{name}/sheet")
 def sheet(name: str, desk: ADesk, start: int = 0) -> Response:
     """The clusters alone, for a page that is open."""
-    return page("_sheet", seen=desk.seen(name), **_clusters(desk.seen(name), start))
+    seen = desk.seen(name)
+    return page("_sheet", seen=seen, **_clusters(seen, start), alone=True)
 
 
 @router.get("/s/{name}/live")
@@ -82,23 +83,21 @@ def picture(
     name: str, number: int, request: Request, desk: ADesk, pictures: SomePictures, side: str = "192"
 ) -> Response:
     """An item's picture, small, or (`side=model`) as the model was shown it."""
-    seen = desk.seen(name)
-    row = seen.item(number)
+    record, root, item = desk.item(name, number)
     if side == "model":
-        longest = int(seen.record.parameters.get("longest_side", 768))
-    elif side.isdecimal() and int(side) in SIDES:
+        longest = int(record.parameters.get("longest_side", 768))
+    elif side in map(str, SIDES):
         longest = int(side)
     else:
         raise UsageError(f"side is one of {', '.join(map(str, SIDES))} or model")
-    item = seen.items.get(row.name)
-    if item is None or item.content_hash != row.content_hash:
+    if item is None:
         return Response(status_code=404)
     tag = f'"{item.content_hash[:32]}-{longest}"'
     headers = {"Cache-Control": "private, max-age=604800", "ETag": tag}
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers=headers)
     try:
-        jpeg = pictures.jpeg(item, longest)
+        jpeg = pictures.jpeg(item, longest, root)
     except CollectionError:  # it is gone, or another one by now
         return Response(status_code=404)
     return Response(jpeg, media_type="image/jpeg", headers=headers)

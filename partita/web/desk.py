@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from pathlib import Path
+from typing import Any, Generic, TypeVar
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, union_all
 
 from graphs.partition import PARTITION
 from partita.prices import Prices
@@ -19,14 +21,25 @@ from partita.stored import result_of, status_now
 from partita.web.embeddings import Embeddings
 from partita.web.maps import Maps
 from partita.web.work import Work
+from storage import artefacts
+from storage.calls import TRACED
+from storage.corrections import KIND as CORRECTION
 from storage.database import Database
 from storage.errors import UsageError
 from storage.items import Item, ItemRow, collection_from_rows
-from storage.sessions import SessionRecord, load_items, load_session
-from storage.tables import answers, artefacts
+from storage.ledger import tally
+from storage.sessions import SessionRecord, load_item, load_items, load_session
+from storage.tables import answers
+from storage.tables import items as items_table
+
+V = TypeVar("V")
 
 _KEPT = 6
 """Sessions that stay in memory as they were last read."""
+_LISTED = 200
+"""Sessions whose counts of calls stay in memory."""
+_RESTS = 8
+"""What a running session has spent is added up again after so many times the time that it took."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,6 +52,8 @@ class Seen:
     """By position, which is an item's number in addresses."""
     partition: str
     """Changes with the clusters: for whoever has to know whether they are still the same."""
+    extent: int
+    """Items that there were."""
 
     @cached_property
     def items(self) -> Mapping[str, Item]:
@@ -90,6 +105,50 @@ class Seen:
         return None if cluster.confidence is None else cluster.confidence[at]
 
 
+@dataclass(frozen=True, slots=True)
+class _Stamp:
+    """Told quickly by the database: what changes whenever something of a session has."""
+
+    status: str
+    updated: Any
+    newest: int
+    """Id of the last answer."""
+    partition: str
+    """Changes with the clusters."""
+    extent: int
+    """Items that there are."""
+
+
+class _Kept(Generic[V]):
+    """The values that were used last, each under a stamp. For any thread."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._values: OrderedDict[str, tuple[Any, V]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def last(self, key: str) -> tuple[Any, V] | None:
+        """The stamp and the value that were kept last."""
+        with self._lock:
+            if key in self._values:
+                self._values.move_to_end(key)
+            return self._values.get(key)
+
+    def get(self, key: str, stamp: Any) -> V | None:
+        """The value, if it was kept under this stamp."""
+        kept = self.last(key)
+        return kept[1] if kept is not None and kept[0] == stamp else None
+
+    def keep(self, key: str, stamp: Any, value: V) -> V:
+        """Keep a value in place of an older one; gives it back."""
+        with self._lock:
+            self._values[key] = stamp, value
+            self._values.move_to_end(key)
+            while len(self._values) > self._most:
+                self._values.popitem(last=False)
+        return value
+
+
 class Desk:
     """Reads sessions; those that have not changed since are not read again. For any thread."""
 
@@ -99,9 +158,9 @@ class Desk:
         self.work = Work(db)
         self.embeddings = Embeddings(db)
         self.maps = Maps(db, self.embeddings)
-        self._seen: OrderedDict[str, tuple[Any, Seen]] = OrderedDict()
-        self._spends: OrderedDict[str, tuple[Any, Spend]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._seen: _Kept[Seen] = _Kept(_KEPT)
+        self._spends: _Kept[tuple[Spend, float]] = _Kept(_KEPT)
+        self._tallies: _Kept[dict[str, int]] = _Kept(_LISTED)
 
     def seen(self, name: str) -> Seen:
         """The session called `name`, as it is now.
@@ -110,43 +169,78 @@ class Desk:
             UnknownSession: there is none.
         """
         record = load_session(self.db, name)
-        stamp, partition = self._stamp(record)
-        with self._lock:
-            kept = self._seen.get(record.id)
-        if kept is not None and kept[0] == stamp:
-            return kept[1]
-        seen = Seen(record, result_of(self.db, record.name), load_items(self.db, record.id), partition)
-        self._keep(self._seen, record.id, (stamp, seen))
-        return seen
+        stamp = self._stamp(record)
+        kept = self._seen.get(record.id, stamp)
+        return kept if kept is not None else self._seen.keep(record.id, stamp, self._read(record, stamp))
+
+    def item(self, name: str, number: int) -> tuple[SessionRecord, Path, Item | None]:
+        """A session, the folder of its collection and one of its items, for what needs nothing else; None for an item
+        that could not be read.
+
+        Raises:
+            UnknownSession: there is no such session.
+            UsageError: it has no such item.
+        """
+        record = load_session(self.db, name)
+        row = load_item(self.db, record.id, number)
+        if row is None:
+            raise UsageError(f"session {record.name!r} has no item {number}")
+        collection = collection_from_rows(record.collection, [row])
+        return record, collection.root, next(iter(collection.items), None)
 
     def spend(self, name: str) -> Spend:
-        """What a session has spent, at the prices of now."""
+        """What a session has spent, at the prices of now, not told apart by clusters. Of a large one that is running
+        it may be some seconds old: all of its answers are gone through for it.
+
+        Raises:
+            UnknownSession: there is none.
+        """
         record = load_session(self.db, name)
-        stamp, _ = self._stamp(record)
-        with self._lock:
-            kept = self._spends.get(record.id)
-        if kept is not None and kept[0] == stamp:
-            return kept[1]
-        spend = spend_of(self.db, record.name, self.prices)
-        self._keep(self._spends, record.id, (stamp, spend))
+        stamp = self._stamp(record)
+        kept, began = self._spends.last(record.id), time.monotonic()
+        if kept is not None:
+            before, (spend, again) = kept
+            if before == stamp or (before.status == stamp.status == "running" and began < again):
+                return spend
+        spend = spend_of(self.db, record.name, self.prices, by_cluster=False)
+        ended = time.monotonic()
+        self._spends.keep(record.id, stamp, (spend, ended + _RESTS * (ended - began)))
         return spend
 
-    def _keep(self, kept: OrderedDict[str, tuple[Any, Any]], key: str, value: tuple[Any, Any]) -> None:
-        with self._lock:
-            kept[key] = value
-            kept.move_to_end(key)
-            while len(kept) > _KEPT:
-                kept.popitem(last=False)
+    def tally(self, record: SessionRecord) -> dict[str, int]:
+        """A session's answers by kind, as `storage.ledger.tally` counts them."""
+        newest = self._newest(record.id)
+        kept = self._tallies.get(record.id, newest)
+        return kept if kept is not None else self._tallies.keep(record.id, newest, tally(self.db, record.id))
 
-    def _stamp(self, record: SessionRecord) -> tuple[Any, str]:
-        """What changes whenever anything of a session has, and what changes with its clusters."""
-        last = select(func.max(answers.c.id)).where(answers.c.session_id == record.id)
-        corrected = last.where(answers.c.kind == "correction")
-        stored = select(artefacts.c.sha256).where(
-            artefacts.c.session_id == record.id, artefacts.c.name == PARTITION, artefacts.c.part == 0
+    def _read(self, record: SessionRecord, stamp: _Stamp) -> Seen:
+        last = self._seen.last(record.id)
+        if last is None or (last[0].partition, last[0].extent) != (stamp.partition, stamp.extent):
+            result, rows = result_of(self.db, record.name), load_items(self.db, record.id)
+            return Seen(record, result, rows, stamp.partition, stamp.extent)
+        # The agents have gone on, and the clusters are still the same.
+        before = last[1]
+        told = replace(
+            before.result, status=stamp.status, calls=self.tally(record), seconds=record.seconds, why=record.why
         )
+        return replace(before, record=record, result=told)
+
+    def _stamp(self, record: SessionRecord) -> _Stamp:
+        corrected = select(func.max(answers.c.id)).where(
+            answers.c.session_id == record.id, answers.c.kind == CORRECTION
+        )
+        extent = select(func.max(items_table.c.position)).where(items_table.c.session_id == record.id)
+        newest, digest = self._newest(record.id), artefacts.digest(self.db, record.id, PARTITION)
         with self.db.reading() as connection:
-            newest, corrections = connection.scalar(last), connection.scalar(corrected)
-            digest = connection.scalar(stored)
+            corrections, last = connection.scalar(corrected), connection.scalar(extent)
         partition = f"{(digest or '')[:16]}.{corrections or 0}"
-        return (status_now(self.db, record), record.updated_at, record.wish, newest, partition), partition
+        updated = record.updated_at, record.wish
+        return _Stamp(status_now(self.db, record), updated, newest, partition, -1 if last is None else last)
+
+    def _newest(self, session_id: str) -> int:
+        """The id of a session's last answer. Kind by kind it is the end of an index."""
+        last = func.max(answers.c.id).label("last")
+        ends = [select(last).where(answers.c.session_id == session_id, answers.c.kind == kind) for kind in TRACED]
+        each = union_all(*ends).subquery()
+        with self.db.reading() as connection:
+            return int(connection.scalar(select(func.max(each.c.last))) or 0)

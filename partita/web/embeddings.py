@@ -15,8 +15,8 @@ import numpy as np
 from sqlalchemy import select
 
 from agents.descriptions import read_description
-from graphs.likeness import Floats, Whole, vectors_from, whole_vectors
-from graphs.session import GRAPH, VECTORS
+from graphs.likeness import VECTORS, Floats, Whole, vectors_from, whole_vectors
+from graphs.session import GRAPH
 from storage import artefacts
 from storage.database import Database
 from storage.tables import answers, items

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Collection
-from http.cookies import CookieError, SimpleCookie
+from contextlib import suppress
 from urllib.parse import parse_qsl, quote, urlencode
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -29,10 +30,6 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
-
-
-class TooLarge(Exception):
-    """More was sent than a form of ours has."""
 
 
 class Guard:
@@ -60,11 +57,11 @@ class Guard:
         if refusal is not None:
             await refusal(scope, receive, _with_headers(send))
             return
-        try:
-            await self._app(scope, _bounded(receive), _with_headers(send))
-        except TooLarge:
-            too_large = PlainTextResponse("more was sent than any form here has\n", 413)
-            await too_large(scope, receive, _with_headers(send))
+        body = _Body(receive, _with_headers(send))
+        with suppress(ClientDisconnect):  # as which the application takes a body without an end
+            await self._app(scope, body.receive, body.send)
+        if body.too_large:
+            await _refuse(413, "more was sent than any form here has")(scope, receive, _with_headers(send))
 
     def _refusal(self, scope: Scope) -> Response | None:
         headers = Headers(scope=scope)
@@ -73,6 +70,8 @@ class Guard:
             return _refuse(421, "this server doesn't answer to that name: use the line that `partita web` printed")
         if not self._from_here(scope["method"], headers):
             return _refuse(403, "this was sent by another site, which may not")
+        if int(headers.get("content-length", "0")) > LARGEST:
+            return _refuse(413, "more was sent than any form here has")
         if self._token is None:
             return None
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
@@ -86,7 +85,7 @@ class Guard:
             answer = RedirectResponse(path, 303)
             answer.set_cookie(self._cookie, self._token, httponly=True, samesite="strict", path="/")
             return answer
-        if not _same(_in_cookies(headers, self._cookie), self._token):
+        if not any(_same(kept, self._token) for kept in _in_cookies(headers, self._cookie)):
             return _refuse(401, "the token is missing: open the whole line that `partita web` printed")
         return None
 
@@ -106,12 +105,11 @@ def _refuse(status: int, why: str) -> Response:
     return PlainTextResponse(f"Partita: {why}\n", status)
 
 
-def _in_cookies(headers: Headers, name: str) -> str:
-    try:
-        cookies = SimpleCookie("; ".join(headers.getlist("cookie")))
-    except CookieError:
-        return ""
-    return cookies[name].value if name in cookies else ""
+def _in_cookies(headers: Headers, name: str) -> list[str]:
+    """Every value of a cookie. All servers of this machine share one jar, so what others put there is passed over,
+    whatever form it has."""
+    pairs = (pair.strip().partition("=") for given in headers.getlist("cookie") for pair in given.split(";"))
+    return [value for called, _, value in pairs if called == name]
 
 
 def _same(one: str, other: str) -> bool:
@@ -130,15 +128,24 @@ def _with_headers(send: Send) -> Send:
     return sending
 
 
-def _bounded(receive: Receive) -> Receive:
-    received = 0
+class _Body:
+    """A request's body up to what forms of ours have. One that is longer has no end for the application, whose answer
+    to that is kept back."""
 
-    async def receiving() -> Message:
-        nonlocal received
-        message = await receive()
-        received += len(message.get("body", b""))
-        if received > LARGEST:
-            raise TooLarge
-        return message
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive, self._send = receive, send
+        self._received = 0
+        self._began = False
+        self.too_large = False
 
-    return receiving
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._received += len(message.get("body", b""))
+        if self._received > LARGEST and not self._began:
+            self.too_large = True
+        return {"type": "http.disconnect"} if self.too_large else message
+
+    async def send(self, message: Message) -> None:
+        if not self.too_large:
+            self._began = True
+            await self._send(message)

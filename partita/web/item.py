@@ -68,7 +68,7 @@ def answer(name: str, number: int, desk: ADesk) -> Response:
     """One answer, whoever took part in it."""
     seen = desk.seen(name)
     wanted = Wanted((*KINDS, *TOLD[-1:]), only=number)
-    found = next(calls(desk.db, seen.record.id, wanted), None)
+    found = next(calls(desk.db, seen.record.id, wanted), None) if 0 <= number < 2**63 else None
     step = None if found is None else _step(seen, found, None)
     return page("answer", 200 if step else 404, **head(desk, name), tab="", step=step, number=number)
 

@@ -14,7 +14,6 @@ from partita.web.app import ADesk
 from partita.web.desk import Desk
 from partita.web.rendering import page
 from partita.web.work import Doing
-from storage.ledger import tally
 from storage.sessions import SessionRecord, list_sessions
 
 router = APIRouter()
@@ -57,7 +56,7 @@ def _listed(desk: Desk, start: int) -> dict[str, Any]:
 
 def _line(desk: Desk, record: SessionRecord) -> Line:
     status = status_now(desk.db, record)
-    calls = tally(desk.db, record.id)
+    calls = desk.tally(record)
     asked = sum(calls.get(kind, 0) for kind in ("describe", "membership", "merge"))
     progress = record.progress if status == "running" else None
     return Line(record, desk.work.doing(record, status), asked, progress, record.policy == TEACHER)

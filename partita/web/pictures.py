@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from pathlib import Path
 
 from serving.images import encode_image
 from storage.errors import UsageError
@@ -22,11 +23,11 @@ class Pictures:
         self._bytes = 0
         self._lock = threading.Lock()
 
-    def jpeg(self, item: Item, side: int) -> bytes:
-        """An image as a JPEG without metadata, at most `side` pixels long.
+    def jpeg(self, item: Item, side: int, root: Path) -> bytes:
+        """An image of the collection in `root` as a JPEG without metadata, at most `side` pixels long.
 
         Raises:
-            CollectionError: the file is gone, has changed since the session began, or can't be read.
+            CollectionError: the file is gone, is another one than when the session began, or can't be read.
             UsageError: it is a text.
         """
         if item.text is not None:
@@ -36,7 +37,7 @@ class Pictures:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
-        jpeg = encode_image(read_bytes(item), side, quality=82)
+        jpeg = encode_image(read_bytes(item, root), side, quality=82)
         with self._lock:
             if key not in self._kept:
                 self._kept[key] = jpeg

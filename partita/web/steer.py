@@ -77,7 +77,7 @@ def _names(seen: Seen, numbers: list[int]) -> list[str]:
 
 
 def _number(cluster: str) -> int:
-    if not cluster.isdecimal():
+    if not cluster.isdecimal() or len(cluster) > 9:
         raise UsageError("choose a cluster first")
     return int(cluster)
 

@@ -48,36 +48,37 @@ function keep(element, fresh) {
   return focused;
 }
 
-// The clusters follow, unless somebody is choosing among them.
+// The clusters follow, unless somebody is choosing among them: then as soon as that is over.
 let following = false;
-document.addEventListener("fresh", async (event) => {
+async function follow() {
   const sheet = document.querySelector("[data-sheet]");
-  const partition = event.target.dataset.partition;
+  const partition = document.querySelector("[data-live][data-partition]")?.dataset.partition;
   if (!sheet || !partition || partition === sheet.dataset.partition || following || chosen().length) return;
   following = true;
   try {
     const answer = await fetch(sheet.dataset.sheet);
     const fresh = answer.ok && new DOMParser().parseFromString(await answer.text(), "text/html").getElementById(sheet.id);
     if (fresh && !chosen().length) {
+      const at = sheet.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
       sheet.replaceWith(fresh);
+      if (at) fresh.querySelector(`a[href="${CSS.escape(at)}"]`)?.focus({ preventScroll: true });
       const stamp = document.querySelector("#steer [name=partition]");
       if (stamp) stamp.value = fresh.dataset.partition;
       names(fresh);
     }
+  } catch {
+    // the server is away: the next look at it tries again
   } finally {
     following = false;
   }
-});
+}
+document.addEventListener("fresh", follow);
 
 // The form offers the clusters that are there now.
 function names(sheet) {
   const select = document.querySelector("#steer [name=to]");
-  if (!select) return;
-  const options = [...sheet.querySelectorAll(".cluster[id]")].map((cluster) => {
-    const number = cluster.id.slice(1);
-    return new Option(`${number} · ${cluster.querySelector("h2").textContent.trim()}`, number);
-  });
-  select.replaceChildren(new Option("…", ""), ...options);
+  const options = sheet.querySelector("template[data-clusters]");
+  if (select && options) select.replaceChildren(select.options[0], options.content.cloneNode(true));
 }
 
 // -- choosing and correcting ----------------------------------------------------------------------------------------
@@ -105,7 +106,9 @@ function tell() {
   }
 }
 document.addEventListener("change", (event) => {
-  if (event.target.form === form) tell();
+  if (!form || event.target.form !== form) return;
+  tell();
+  follow();
 });
 if (form) {
   const here = form.querySelector("[data-here]");
@@ -121,7 +124,10 @@ async function more(link) {
   const answer = await fetch(link.dataset.more).catch(() => null);
   if (!answer || !answer.ok) return void delete link.dataset.busy;
   const fresh = new DOMParser().parseFromString(await answer.text(), "text/html").body;
-  link.closest("li").replaceWith(...fresh.children);
+  const tiles = [...fresh.children];
+  const focused = link === document.activeElement;
+  link.closest("li").replaceWith(...tiles);
+  if (focused) tiles[0]?.querySelector("a").focus();
   watch();
 }
 const near = new IntersectionObserver((seen) => {
@@ -164,10 +170,12 @@ document.addEventListener("keydown", (event) => {
     if (box) {
       box.checked = !box.checked;
       tell();
+      follow();
     }
   } else if (event.key === "Escape") {
     for (const box of chosen()) box.checked = false;
     tell();
+    follow();
   } else if (event.key === "?") keys.showModal();
   else return;
   event.preventDefault();
