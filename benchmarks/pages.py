@@ -25,11 +25,10 @@ from starlette.testclient import TestClient
 from benchmarks.evidence import Agent, World, answer
 from graphs.asks import EvidenceSettings, MembershipAsk
 from graphs.evidence import EvidenceSearch
-from graphs.likeness import bytes_of, whole_vectors
+from graphs.likeness import VECTORS, bytes_of, whole_vectors
 from graphs.partition import PARTITION, NamedCluster, Partition
-from graphs.relational import build_graph
+from graphs.relational import GRAPH, build_graph
 from graphs.scheduling import window_for
-from graphs.session import GRAPH, VECTORS
 from partita.prices import find_prices
 from partita.web.app import build_app
 from partita.web.desk import Desk

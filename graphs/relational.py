@@ -24,6 +24,8 @@ from graphs.threshold import TIES, calibrated, wanted
 if TYPE_CHECKING:
     import networkx as nx
 
+GRAPH = "graph"
+"""The artefact that holds a session's relational graph."""
 WEIGHT_ONE = 10**9
 """An edge weight of 1.0 as it is stored."""
 FOREIGN_BETA = 1 / 0.07

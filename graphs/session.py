@@ -22,13 +22,11 @@ from agents.descriptions import read_description
 from graphs.context import SessionContext
 from graphs.likeness import VECTORS, bytes_of, vectors_from, whole_vectors
 from graphs.partition import Partition
-from graphs.relational import RelationalGraph, build_graph
+from graphs.relational import GRAPH, RelationalGraph, build_graph
 from graphs.searches import EvidencePolicy, PaperPolicy
 from graphs.so_far import keep_so_far
 from storage.errors import EndpointMisbehaves, RequestRejected
 
-GRAPH = "graph"
-"""The artefact that holds a session's relational graph."""
 HOPELESS = 8
 """So many items that can't be described or embedded, and none that can, and the endpoint is no use."""
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from agents.prompt_sets import PromptSet, QuestionKind, prompt_hash
 from graphs.likeness import VECTORS
-from graphs.session import GRAPH
-from partita.prompts import Chosen, choose
+from graphs.relational import GRAPH
+from partita.prompts import Chosen, choose, stored_set
 from partita.result import TEACHER
-from partita.running import check_name, free_name
+from partita.session_names import check_name, free_name
 from storage.database import Database
 from storage.errors import UsageError
 from storage.forks import fork as store
@@ -56,7 +56,7 @@ def fork(db: Database, name: str, prompts: str | Chosen, *, session: str | None 
     of = load_session(db, name)
     if of.policy == TEACHER:
         raise UsageError(f"session {name!r} holds a teacher's answers and has no clusters: there is nothing to fork")
-    old = PromptSet.model_validate(of.prompt_set)
+    old = stored_set(of.prompt_set, of.prompt_set_hash)
     chosen = prompts if isinstance(prompts, Chosen) else choose(db, of.criterion, prompts)
     new = chosen.prompts
     asked: dict[str, str] = {kind: prompt_hash(new.instruction(kind)) for kind in _KINDS}

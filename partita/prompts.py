@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -95,10 +97,19 @@ def prompts_of(version: Version) -> PromptSet:
     Raises:
         PromptError: it is none: the session is of another Partita.
     """
+    return stored_set(version.prompt_set, version.hash)
+
+
+def stored_set(stored: Mapping[str, Any], hashed: str) -> PromptSet:
+    """A prompt set as the database has it.
+
+    Raises:
+        PromptError: it is none: the session is of another Partita.
+    """
     try:
-        return PromptSet.model_validate(version.prompt_set)
+        return PromptSet.model_validate(stored)
     except ValidationError:
-        raise PromptError(f"the prompt set {version.hash} is not one that this version of Partita can read") from None
+        raise PromptError(f"the prompt set {hashed} is not one that this version of Partita can read") from None
 
 
 def yaml_of(version: Version) -> str:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import math
-import re
 import shlex
 import signal
 import uuid
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -21,8 +19,9 @@ from agents.questions import Sampling
 from graphs.asking import Asker
 from graphs.budget import Budget, Cost
 from graphs.context import SessionContext
+from graphs.relational import GRAPH
 from graphs.scheduling import window_for
-from graphs.session import GRAPH, run_session
+from graphs.session import run_session
 from partita.endpoints import Connection, check_built_in, check_kind, connect
 from partita.expected import expected, measured
 from partita.gallery import Gallery
@@ -31,6 +30,7 @@ from partita.live import Live
 from partita.prices import Prices, load_prices
 from partita.prompts import choose
 from partita.result import TEACHER
+from partita.session_names import check_name, free_name
 from partita.settings import LOCAL, Parameters, make_parameters
 from partita.watch import Watch
 from storage import artefacts
@@ -61,29 +61,6 @@ class Limits:
     def __post_init__(self) -> None:
         if self.max_cost is not None and not (math.isfinite(self.max_cost) and self.max_cost >= 0):
             raise UsageError(f"--max-cost {self.max_cost}: give an amount in USD, or leave it out")
-
-
-def default_name(criterion: str, now: datetime | None = None) -> str:
-    """A session's name from its criterion and the time."""
-    slug = re.sub(r"[^a-z0-9]+", "-", criterion.lower()).strip("-")[:40] or "session"
-    return f"{slug}-{(now or datetime.now()):%Y%m%d-%H%M%S}"
-
-
-def free_name(criterion: str, taken: set[str]) -> str:
-    """The default name, numbered where a session has it already."""
-    named = first = default_name(criterion)
-    number = 1
-    while named in taken:
-        number += 1
-        named = f"{first}-{number}"
-    return named
-
-
-def check_name(name: str) -> str:
-    """The name; raises UsageError where a session can't be called so."""
-    if not re.fullmatch(r"[\w][\w.-]{0,99}", name):
-        raise UsageError(f"--session {name!r}: use up to 100 letters, digits, '.', '-' and '_'")
-    return name
 
 
 async def begin(

@@ -137,6 +137,7 @@ def uvicorn_server(app: ASGIApp) -> uvicorn.Server:
         access_log=False,
         server_header=False,
         lifespan="on",
+        http="h11",  # whatever else is installed: what is refused depends on it
         ws="none",
         timeout_keep_alive=75,  # longer than clients keep a connection, so that none is closed under a request
         timeout_graceful_shutdown=5,

@@ -61,6 +61,7 @@ def build_app(desk: Desk) -> FastAPI:
     for module in pages:
         app.include_router(module.router)
     app.add_exception_handler(PartitaError, _handler(_told))
+    app.add_exception_handler(Exception, _handler(_failed))
     app.add_exception_handler(HTTPException, _handler(_missed))
     app.add_exception_handler(RequestValidationError, _handler(_misread))
     return app
@@ -77,6 +78,11 @@ def _handler(tell: Callable[[Exception], tuple[int, str]]) -> Callable[[Request,
 def _told(error: Exception) -> tuple[int, str]:
     status = next((number for kind, number in _STATUS.items() if isinstance(error, kind)), 500)
     return status, str(error)
+
+
+def _failed(error: Exception) -> tuple[int, str]:
+    # It goes on to the server, which logs it.
+    return 500, "Partita failed at this; the terminal in which its server runs says how. What is stored is unharmed."
 
 
 def _missed(error: Exception) -> tuple[int, str]:

@@ -15,7 +15,7 @@ from partita.endpoints import check_built_in, check_kind
 from partita.estimate import Estimate
 from partita.expected import expected, measured
 from partita.prompts import choose
-from partita.running import check_name, free_name
+from partita.session_names import check_name, free_name
 from partita.settings import EMBEDDED, Parameters, make_parameters, read_environment
 from partita.web.app import ADesk
 from partita.web.desk import Desk

@@ -16,7 +16,7 @@ from sqlalchemy import select
 
 from agents.descriptions import read_description
 from graphs.likeness import VECTORS, Floats, Whole, vectors_from, whole_vectors
-from graphs.session import GRAPH
+from graphs.relational import GRAPH
 from storage import artefacts
 from storage.database import Database
 from storage.tables import answers, items

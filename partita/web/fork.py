@@ -11,9 +11,9 @@ from starlette.responses import RedirectResponse, Response
 from agents.prompt_sets import PromptSet, parse_prompts, shipped_names
 from agents.prompt_yaml import differences, to_yaml
 from partita.forking import asked_anew, fork
-from partita.prompts import Chosen, shipped_yaml, yaml_of
+from partita.prompts import Chosen, shipped_yaml, stored_set, yaml_of
 from partita.result import TEACHER
-from partita.running import check_name
+from partita.session_names import check_name
 from partita.web.app import ADesk
 from partita.web.clusters import head
 from partita.web.desk import Desk
@@ -81,7 +81,7 @@ def _page(
     max_calls: str = "",
     max_cost: str = "",
 ) -> Response:
-    old = PromptSet.model_validate(record.prompt_set)
+    old = stored_set(record.prompt_set, record.prompt_set_hash)
     checked = None
     if found is not None:
         checked = {"set": found, "again": asked_anew(old, found), "differences": differences(old, found)[2:]}
@@ -106,7 +106,7 @@ def _text(db: Database, record: SessionRecord, named: str) -> str:
     if named or record.prompt_set_hash:
         version = find(db, named or record.prompt_set_hash)
         return yaml_of(version).removeprefix(f"# The prompt set {version.hash}.\n")  # it becomes another
-    return to_yaml(PromptSet.model_validate(record.prompt_set))
+    return to_yaml(stored_set(record.prompt_set, record.prompt_set_hash))
 
 
 def _free(db: Database, name: str) -> str:

@@ -14,8 +14,8 @@ from PIL import Image
 from sqlalchemy import insert
 from starlette.testclient import TestClient
 
-from graphs.likeness import bytes_of, whole_vectors
-from graphs.session import GRAPH, VECTORS
+from graphs.likeness import VECTORS, bytes_of, whole_vectors
+from graphs.relational import GRAPH
 from partita.prices import find_prices
 from partita.steering import Steering
 from partita.web import maps
