@@ -52,12 +52,12 @@ class _Static(StaticFiles):
 
 def build_app(desk: Desk) -> FastAPI:
     """The pages over one database, without the guard (`partita.web.guard`), which belongs around it."""
-    from partita.web import begin, clusters, compare, fork, going_on, item, listing, steer
+    from partita.web import begin, clusters, compare, fork, going_on, item, listing, prompts, steer, trials
 
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     app.state.desk, app.state.pictures = desk, Pictures()
     app.mount("/static", _Static(directory=STATIC))
-    for module in (listing, clusters, compare, item, steer, going_on, fork, begin):
+    for module in (listing, clusters, compare, item, steer, going_on, fork, begin, trials, prompts):
         app.include_router(module.router)
     app.add_exception_handler(PartitaError, _handler(_told))
     app.add_exception_handler(HTTPException, _handler(_missed))

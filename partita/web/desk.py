@@ -16,6 +16,7 @@ from partita.prices import Prices
 from partita.result import ClusterResult, Result
 from partita.spend import Spend, spend_of
 from partita.stored import result_of, status_now
+from partita.web.jobs import Jobs
 from partita.web.work import Work
 from storage.database import Database
 from storage.errors import UsageError
@@ -95,6 +96,7 @@ class Desk:
         self.db = db
         self.prices = prices
         self.work = Work(db)
+        self.jobs = Jobs()
         self._seen: OrderedDict[str, tuple[Any, Seen]] = OrderedDict()
         self._spends: OrderedDict[str, tuple[Any, Spend]] = OrderedDict()
         self._lock = threading.Lock()
