@@ -29,6 +29,16 @@ TEMPLATES = ("criterion", "describe", "membership", "merge")
 """Fields in which ``$criterion`` is the criterion, and ``$$`` a dollar sign."""
 
 
+class _WithoutAliases(yaml.SafeLoader):
+    """Takes no aliases: with them a few bytes stand for gigabytes."""
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(problem="an alias (*name): write the text out", problem_mark=mark)
+        return super().compose_node(parent, index)
+
+
 def prompt_hash(text: str) -> str:
     """The name under which an instruction text is stored and traced: 16 hex digits of its SHA-256."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -113,7 +123,7 @@ def parse_prompts(text: str, criterion: str | None, where: str) -> PromptSet:
     if len(text) > _MAX_FILE:
         raise PromptError(f"{where}: longer than 256 KiB, which no prompt set is; give YAML with prompts")
     try:
-        raw = yaml.safe_load(text)
+        raw = yaml.load(text, _WithoutAliases)
     except (yaml.YAMLError, ValueError, RecursionError) as e:  # a date such as 2026-99-99 is a ValueError
         mark = getattr(e, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
@@ -147,7 +157,7 @@ def _validated(raw: Mapping[object, object], criterion: str | None, where: str) 
                 raise PromptError(f"{where}: {field}: holds a NUL, which no database takes; remove it")
         rendered[str(field)] = value
     try:
-        return PromptSet.model_validate(rendered)
+        made = PromptSet.model_validate(rendered)
     except ValidationError as e:
         first = e.errors()[0]
         field = ".".join(map(str, first["loc"])) or "file"
@@ -156,6 +166,10 @@ def _validated(raw: Mapping[object, object], criterion: str | None, where: str) 
         )
         fault = fault.removeprefix("Value error, ")
         raise PromptError(f"{where}: {field}: {fault}; `partita prompts show default` shows the form") from None
+    for plural, words in (("aliases", made.aliases), ("values", made.values)):
+        if any("\0" in word for word in words):
+            raise PromptError(f"{where}: {plural}: holds a NUL, which no database takes; remove it")
+    return made
 
 
 @cache

@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from graphs.budget import Cost
 from partita.settings import EMBEDDED, LOCAL, Parameters
 from storage.errors import UsageError
 
@@ -202,3 +203,13 @@ def _read(path: Path) -> _Table:
         where = ".".join(str(part) for part in first["loc"] if part != "[key]")
         said = _FAULTS.get(first["type"], "is not what belongs there")
         raise UsageError(f"{path}: {where}: {said}; {_FORM}") from None
+
+
+def call_cost(prices: Prices, p: Parameters) -> Cost:
+    """What a call of this session costs, from the tokens that the endpoint counts."""
+    rates = prices.rates(p)
+
+    def cost(kind: str, prompt_tokens: int, completion_tokens: int, cached_tokens: int) -> float:
+        return rates.of(kind).cost_of_call(kind, prompt_tokens, completion_tokens, cached_tokens)
+
+    return cost

@@ -43,12 +43,13 @@ class Chosen:
         return stored.keep(db, self.prompts.hash, self.prompts.model_dump(mode="json"), self.source, self.text)
 
 
-def choose(db: Database | None, criterion: str | None, named: str | None) -> Chosen:
+def choose(db: Database | None, criterion: str | None, named: str | None, *, files: bool = True) -> Chosen:
     """The prompt set that a user names: a file, a shipped name, a version's hash; None: that of the criterion.
 
     Args:
         db: where versions are; None: there are none.
         criterion: what ``$criterion`` stands for; None: a set that has it is refused.
+        files: a name may be a file's; False for names that come from elsewhere.
 
     Raises:
         PromptError: there is none of that name, or it is not valid.
@@ -57,7 +58,7 @@ def choose(db: Database | None, criterion: str | None, named: str | None) -> Cho
         return Chosen(set_for_criterion(criterion or ""), "shipped")
     if named in shipped_names():
         return Chosen(_shipped(named, criterion), "shipped")
-    if is_file(named):
+    if files and is_file(named):
         text = prompt_text(Path(named))
         return Chosen(parse_prompts(text, criterion, named), "file", text)
     if is_hash(named):
@@ -137,18 +138,23 @@ def shipped_yaml(name: str) -> str:
     return (SHIPPED / f"{name}.yaml").read_text(encoding="utf-8")
 
 
-def compare(db: Database | None, one: str, other: str, criterion: str | None = None) -> list[str]:
+def compare(
+    db: Database | None, one: str, other: str, criterion: str | None = None, *, files: bool = True
+) -> list[str]:
     """What differs between two sets, each a file, a shipped name or a hash: the lines of a unified diff.
 
     Without a criterion, ``$criterion`` stands for that of the one that is a version, if one is.
+
+    Args:
+        files: a name may be a file's; False for names that come from elsewhere.
 
     Raises:
         PromptError: one of them is not there, or not valid.
     """
     if criterion is None and db is not None:
-        hashes = [named for named in (one, other) if is_hash(named) and not is_file(named)]
+        hashes = [named for named in (one, other) if is_hash(named) and not (files and is_file(named))]
         criterion = find(db, hashes[0]).criterion if hashes else None
-    sets = [choose(db, criterion or _VARIABLE, named).prompts for named in (one, other)]
+    sets = [choose(db, criterion or _VARIABLE, named, files=files).prompts for named in (one, other)]
     lines = differences(sets[0], sets[1], (one, other))
     return lines if criterion else [line.replace(f"${_VARIABLE}", _VARIABLE) for line in lines]
 

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 from agents.prompt_sets import PromptSet
 from agents.questions import Sampling
 from graphs.asking import Asker
-from graphs.budget import Budget, Cost
+from graphs.budget import Budget
 from graphs.context import SessionContext
 from graphs.relational import GRAPH
 from graphs.scheduling import window_for
@@ -27,7 +27,7 @@ from partita.expected import expected, measured
 from partita.gallery import Gallery
 from partita.keys import Keys
 from partita.live import Live
-from partita.prices import Prices, load_prices
+from partita.prices import Prices, call_cost, load_prices
 from partita.prompts import choose
 from partita.result import TEACHER
 from partita.session_names import check_name, free_name
@@ -293,16 +293,6 @@ async def _work(
             said = None if why is None else str(why) or type(why).__name__
             update_session(db, record.id, status=status_after(why), why=said, wish=None, progress=None)
     watch.progress.stage = "done"
-
-
-def call_cost(prices: Prices, p: Parameters) -> Cost:
-    """What a call of this session costs, from the tokens that the endpoint counts."""
-    rates = prices.rates(p)
-
-    def cost(kind: str, prompt_tokens: int, completion_tokens: int, cached_tokens: int) -> float:
-        return rates.of(kind).cost_of_call(kind, prompt_tokens, completion_tokens, cached_tokens)
-
-    return cost
 
 
 def status_after(why: BaseException | None) -> Literal["done", "paused", "failed"]:

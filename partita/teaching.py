@@ -26,8 +26,9 @@ from partita.endpoints import check_built_in, check_kind, connect
 from partita.gallery import Gallery
 from partita.keys import Keys
 from partita.labels import labelled
+from partita.prices import call_cost
 from partita.result import TEACHER
-from partita.running import Limits, call_cost, status_after
+from partita.running import Limits, status_after
 from partita.settings import EMBEDDED, Parameters, make_parameters
 from partita.watch import Watch
 from serving.client import Vector

@@ -26,9 +26,8 @@ from partita.drafting import some_of, spent
 from partita.endpoints import chat_alone, connect
 from partita.gallery import Gallery
 from partita.keys import Keys
-from partita.prices import Prices, load_prices
+from partita.prices import Prices, call_cost, load_prices
 from partita.result import TEACHER, ClusterResult, Result
-from partita.running import call_cost
 from partita.settings import Parameters
 from partita.stored import result_of
 from storage.database import Database
@@ -184,7 +183,7 @@ def plan_trial(
 
     Raises:
         UnknownSession: no session of that name.
-        UsageError: no such item, or a session without agents.
+        UsageError: no such item, or a session without agents, or one that has none yet.
     """
     record = load_session(db, session)
     if record.policy == TEACHER:
@@ -197,7 +196,8 @@ def plan_trial(
         answers = ledger.load()
     world = _World(result_of(db, session), found, stored, answers)
     picked = world.require(chosen) if chosen else world.telling(min(items, MOST_ITEMS))
-    assert stored.model
+    if not stored.model:
+        raise UsageError(f"session {session!r} never got to a model: try it on another session, or resume it first")
     sampling = Sampling(
         stored.model, stored.temperature, stored.max_tokens, stored.seed, stored.longest_side,
         constrain=bool(stored.constrain),
@@ -217,11 +217,13 @@ async def try_prompts(
     keys: Keys | None = None,
     prices: Prices | None = None,
     on_note: Callable[[str], None] | None = None,
+    on_answer: Callable[[int], None] | None = None,
 ) -> Trial:
     """Ask what is planned, of the session's model. Stores nothing.
 
     Args:
         on_note: told in a line about each retry.
+        on_answer: told after each answer how many there are.
 
     Raises:
         EndpointError: the endpoint can't be used.
@@ -248,6 +250,8 @@ async def try_prompts(
 
             async def ask(place: int) -> None:
                 answers[place] = await asker.ask(plan.asking[place], component=None, step=None, subject={})
+                if on_answer is not None:
+                    on_answer(len(answers))
 
             await asker.each(partial(ask, place) for place, one in enumerate(plan.tried) if one.now is None)
     tried = tuple(

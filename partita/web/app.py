@@ -52,12 +52,25 @@ class _Static(StaticFiles):
 
 def build_app(desk: Desk) -> FastAPI:
     """The pages over one database, without the guard (`partita.web.guard`), which belongs around it."""
-    from partita.web import begin, clusters, compare, fork, going_on, item, listing, map, steer, tree
+    from partita.web import (
+        begin,
+        clusters,
+        compare,
+        fork,
+        going_on,
+        item,
+        listing,
+        map,
+        prompts,
+        steer,
+        tree,
+        trials,
+    )
 
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     app.state.desk, app.state.pictures = desk, Pictures()
     app.mount("/static", _Static(directory=STATIC))
-    pages = (listing, clusters, item, map, tree, compare, steer, going_on, fork, begin)
+    pages = (listing, clusters, item, map, tree, compare, steer, going_on, fork, begin, trials, prompts)
     for module in pages:
         app.include_router(module.router)
     app.add_exception_handler(PartitaError, _handler(_told))

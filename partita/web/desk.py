@@ -19,6 +19,7 @@ from partita.result import ClusterResult, Result
 from partita.spend import Spend, spend_of
 from partita.stored import result_of, status_now
 from partita.web.embeddings import Embeddings
+from partita.web.jobs import Jobs
 from partita.web.maps import Maps
 from partita.web.work import Work
 from storage import artefacts
@@ -156,6 +157,7 @@ class Desk:
         self.db = db
         self.prices = prices
         self.work = Work(db)
+        self.jobs = Jobs()
         self.embeddings = Embeddings(db)
         self.maps = Maps(db, self.embeddings)
         self._seen: _Kept[Seen] = _Kept(_KEPT)

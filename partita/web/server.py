@@ -48,6 +48,7 @@ def run(
         try:
             serve(app, listener)
         finally:
+            desk.jobs.end()
             desk.work.end(say)
 
 

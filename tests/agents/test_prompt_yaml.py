@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from agents.prompt_sets import PromptSet, parse_prompts, shipped_names, shipped_set
 from agents.prompt_yaml import differences, to_yaml
 
-TEXT = st.text(min_size=1, max_size=60).filter(lambda text: "\0" not in text)
-LISTED = st.lists(st.text(max_size=20), max_size=3).map(tuple)
+CHARACTERS = st.characters(exclude_characters="\0", exclude_categories=["Cs"])
+TEXT = st.text(CHARACTERS, min_size=1, max_size=60)
+LISTED = st.lists(st.text(CHARACTERS, max_size=20), max_size=3).map(tuple)
 
 
 @given(TEXT, TEXT, TEXT, LISTED, LISTED)

@@ -27,7 +27,7 @@ function live(element, missed = 0) {
       const focused = keep(element, fresh);
       const held = element.contains(document.activeElement) && document.activeElement.id;
       element.replaceWith(fresh);
-      (focused ?? (held && document.getElementById(held)))?.focus({ preventScroll: true });
+      (focused ?? (held ? document.getElementById(held) : null))?.focus({ preventScroll: true });
       fresh.dispatchEvent(new CustomEvent("fresh", { bubbles: true }));
       return live(fresh);
     }
