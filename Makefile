@@ -47,6 +47,7 @@ bench: $(VENV)/.dev  ## every figure of docs/benchmarks.md and its plots, about 
 	$(BIN)/python -m benchmarks.utilisation --json build/bench/utilisation.json
 	$(BIN)/python -m benchmarks.graph --json build/bench/graph.json
 	$(BIN)/python -m benchmarks.search --json build/bench/search.json
+	$(BIN)/python -m benchmarks.web --json build/bench/web.json
 	$(BIN)/python -m benchmarks.report
 
 mini: $(VENV)/.dev  ## train partita-mini, stage by stage; goes on where it was stopped

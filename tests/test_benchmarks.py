@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import assessments, graph, lockstep, machine, report, search, utilisation
+from benchmarks import assessments, graph, lockstep, machine, report, search, utilisation, web
 from benchmarks.endpoint import number_of, picture, serving
 from benchmarks.evidence import BAR
 from serving.client import Endpoint
@@ -96,3 +96,10 @@ def test_the_listing_merges_the_nearest_neighbours_and_takes_no_for_an_answer() 
     merged = asyncio.run(lockstep._merge(rows, [[0, 1], [2, 3], [4, 5]], [str(v) for v in range(6)], truth))
     assert merged == [[0, 1, 2, 3], [4, 5]]
     assert asked == [("0", "1", "2", "3"), ("2", "3", "4", "5"), ("0", "1", "2", "4", "5")]
+
+
+def test_the_page_is_asked_of_a_server_of_its_own(tmp_path: Path) -> None:
+    size = web.Size(items=12, largest=8, memberships=20)
+    told = web.measure(web.write(tmp_path, size), size, rounds=1)
+    assert {row["page"] for row in told["pages"]} == set(web.pages(size))
+    assert all(row["kB"] > 0 and row["first_ms"] > 0 for row in told["pages"]) and told["ready_s"] > 0

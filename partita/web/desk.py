@@ -223,7 +223,12 @@ class Desk:
         # The agents have gone on, and the clusters are still the same.
         before = last[1]
         told = replace(
-            before.result, status=stamp.status, calls=self.tally(record), seconds=record.seconds, why=record.why
+            before.result,
+            status=stamp.status,
+            calls=self.tally(record),
+            seconds=record.seconds,
+            why=record.why,
+            progress=record.progress if stamp.status == "running" else None,
         )
         return replace(before, record=record, result=told)
 

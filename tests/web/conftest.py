@@ -153,7 +153,7 @@ class Tabs:
         context = self.browser.new_context(color_scheme=scheme, viewport={"width": width, "height": 800}, **more)
         context.set_default_timeout(15_000)
         tab = context.new_page()
-        tab.on("console", lambda said: self.wrong.append(f"{said.type}: {said.text}"))
+        tab.on("console", lambda said: self.wrong.append(f"{said.type}: {said.text} {said.location['url']}"))
         tab.on("pageerror", lambda error: self.wrong.append(str(error)))
         tab.on("dialog", lambda dialog: self.wrong.append(f"dialog: {dialog.message}"))
         tab.on("request", self._asked)

@@ -165,7 +165,7 @@ def test_a_browser_runs_none_of_it(hostile: str, sites: Sites, tabs: Tabs) -> No
     paths = ("/s/s", "/s/s/c/1", "/s/s/i/0", "/s/s/a/2", "/s/s/doubts", "/s/s/corrections", "/s/texts", "/s/texts/i/0")
     for path in ("/", *paths):
         tab.goto(f"{base}{path}")
-        tab.wait_for_function("[...document.images].every((one) => one.complete || one.loading == 'lazy')")
+        tab.wait_for_function("() => [...document.images].every((one) => one.complete || one.loading == 'lazy')")
         assert (
             tab.evaluate("document.querySelectorAll('script:not([src^=\"/static/\"]), iframe, [onerror]').length") == 0
         )

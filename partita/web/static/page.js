@@ -153,8 +153,16 @@ document.querySelector("[data-keys]")?.addEventListener("click", () => keys.show
 function step(selector, by) {
   const all = [...document.querySelectorAll(selector)];
   if (!all.length) return;
-  const at = all.findIndex((element) => element.contains(document.activeElement));
-  const next = all[Math.max(0, Math.min(all.length - 1, at < 0 ? 0 : at + by))];
+  const from = document.activeElement;
+  let at = all.findIndex((element) => element.contains(from)) + by;
+  if (at === by - 1) {
+    // From outside: to the nearest in that direction, from nowhere to the first.
+    const side = by > 0 ? Node.DOCUMENT_POSITION_FOLLOWING : Node.DOCUMENT_POSITION_PRECEDING;
+    const there = (element) => from && from !== document.body && from.compareDocumentPosition(element) & side;
+    at = by > 0 ? all.findIndex(there) : all.findLastIndex(there);
+    if (at < 0) at = 0;
+  }
+  const next = all[Math.max(0, Math.min(all.length - 1, at))];
   const target = next.matches("a") ? next : next.querySelector("a");
   target.focus();
   next.scrollIntoView({ block: "nearest" });

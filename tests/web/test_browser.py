@@ -1,0 +1,468 @@
+"""The page in a real browser: looking, choosing, correcting; on finished, paused and running sessions."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from graphs.partition import PARTITION, NamedCluster, Partition
+from partita import cluster
+from partita.stored import result_of
+from partita.web.rendering import STATIC
+from storage import artefacts
+from storage.database import Database
+from storage.errors import Paused
+from storage.locks import session_lock
+from storage.sessions import load_session, update_session
+from tests.partita.conftest import Cli
+from tests.truth import Truth, numbers
+from tests.web.conftest import Finished, Site, Sites, Tabs, answering
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Locator, Page
+
+
+def standing(db: Database) -> dict[str, set[str]]:
+    """The session's clusters by name."""
+    return {c.name: set(c.items) for c in result_of(db, "s").clusters}
+
+
+def clusters(db: Database) -> set[frozenset[str]]:
+    """The session's clusters, whatever they are called."""
+    return {frozenset(c.items) for c in result_of(db, "s").clusters}
+
+
+def choose(tab: Page, *items: str) -> None:
+    """Choose pictures by mouse."""
+    for item in items:
+        tab.locator(f'.tile:has(img[alt^="{item}"])').first.hover()
+        tab.get_by_label(f"choose {item}", exact=True).first.check()
+
+
+def send(tab: Page, button: Locator) -> None:
+    """Press a button of a form, and wait for what comes of it."""
+    with tab.expect_navigation():
+        button.click()
+
+
+def open_session(tabs: Tabs, site: Site, path: str = "", **look: Any) -> Page:
+    tab = tabs(site.opening, **look)
+    tab.goto(f"{site.base}/s/s{path}")
+    return tab
+
+
+# -- looking ----------------------------------------------------------------------------------------------------------
+
+
+def test_from_the_list_to_a_picture_and_why_it_is_there(site: Site, tabs: Tabs) -> None:
+    tab = tabs(site.opening)
+    assert tab.title() == "Sessions · Partita"
+    tab.get_by_role("link", name="s", exact=True).click()
+    assert tab.get_by_role("heading", level=1).inner_text() == "By “kind”"
+    assert tab.locator(".cluster").count() == 5 and tab.locator(".tile img").count() == 60
+    last = tab.locator(".cluster").last.locator(".tile img").last
+    last.scroll_into_view_if_needed()
+    tab.wait_for_function("(one) => one.complete && one.naturalWidth > 0", arg=last.element_handle())
+    name = (last.get_attribute("alt") or "").partition(",")[0]
+    last.click()
+    assert tab.get_by_role("heading", level=2, name=name).is_visible()
+    story = tab.locator(".step")
+    assert story.count() > 0 and tab.locator("#near-title ~ ul .tile").count() == 12
+    assert tab.get_by_text("Described as").is_visible()
+    tab.locator(".step").first.locator("summary").click()
+    assert "CONCLUSION" in tab.locator(".step pre").nth(1).inner_text()
+    number = story.first.locator("a").first.inner_text()
+    story.first.get_by_role("link", name=number, exact=True).click()
+    assert tab.url.endswith(f"/s/s/a/{number}") and tab.locator(".step").count() == 1
+    assert tab.locator(".side").count() == 2 and tab.locator(".side img").count() >= 2
+    tab.locator(".side a").last.click()
+    tab.locator(".facts-of a").first.click()
+    assert re.search(r"/s/s/c/\d+$", tab.url) and tab.locator(".tile").count() > 5
+    tab.get_by_role("link", name="Least certain").click()
+    shown = [float(words.removesuffix(" %")) for words in tab.locator(".under b").all_inner_texts()]
+    assert shown == sorted(shown) and len(shown) == 60
+
+
+LOOKS = {"light": {"scheme": "light"}, "dark": {"scheme": "dark"}, "narrow": {"width": 390, "has_touch": True}}
+PAGES = ("/", "/s/s", "/s/s/c/1", "/s/s/i/0", "/s/s/doubts", "/s/s/corrections", "/s/s/a/150", "/s/nobody")
+_PLAIN = """() => {
+  const named = (one) => (one.labels?.length || one.getAttribute("aria-label") || one.textContent.trim() || one.alt);
+  const shown = (one) => one.checkVisibility();
+  const controls = [...document.querySelectorAll("input:not([type=hidden]), select, button, textarea, a[href]")];
+  const unnamed = (one) => !named(one) && ![...one.querySelectorAll("img")].some((picture) => picture.alt);
+  const ids = [...document.querySelectorAll("[id]")].map((one) => one.id);
+  return {
+    h1: document.querySelectorAll("h1").length,
+    wide: document.scrollingElement.scrollWidth - innerWidth,
+    silent: [...document.images].filter((one) => !one.alt).length,
+    unnamed: controls.filter(shown).filter(unnamed).map((one) => one.outerHTML),
+    unreached: controls.filter(shown).filter((one) => one.tabIndex < 0).length,
+    twice: ids.filter((id, at) => ids.indexOf(id) != at),
+    main: document.querySelectorAll("main").length, lang: document.documentElement.lang, title: document.title,
+    paper: getComputedStyle(document.body).backgroundColor,
+  };
+}"""
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_every_page_in_every_light_and_on_a_telephone(look: str, site: Site, tabs: Tabs) -> None:
+    with site.client() as client:
+        first = result_of(site.db, "s").clusters[0].items[0]
+        client.post("/s/s/correct", data={"did": "move", "item": "0", "to": "5", "why": "w" * 300})
+        client.post("/s/s/correct", data={"did": "rename", "to": "1", "called": "n" * 150})
+        client.post("/s/s/undo")
+    assert first
+    tab = tabs(site.opening, **LOOKS[look])
+    for path in PAGES:
+        tab.goto(f"{site.base}{path}")
+        seen = tab.evaluate(_PLAIN)
+        assert seen["h1"] == 1 and seen["main"] == 1 and seen["lang"] == "en", path
+        assert seen["wide"] <= 0, (path, seen["wide"])
+        assert not seen["silent"] and not seen["unnamed"] and not seen["unreached"] and not seen["twice"], (path, seen)
+        assert seen["title"].endswith("· Partita") and len(seen["title"]) > len("· Partita")
+        assert (sum(map(int, re.findall(r"\d+", seen["paper"])[:3])) < 200) == (look == "dark"), path
+    if look == "narrow":
+        tab.goto(f"{site.base}/s/s")
+        tab.locator(".choose input").first.check()
+        form = tab.locator("#steer").bounding_box()
+        assert form is not None and form["width"] <= 390 and form["height"] <= 0.46 * 800
+        assert tab.evaluate(_PLAIN)["wide"] <= 0
+    tabs.wrong = [said for said in tabs.wrong if "404" not in said]  # of the session that isn't there
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance (WCAG 2.2)."""
+    parts = [int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)]
+    linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_words_stand_out_from_what_they_stand_on() -> None:
+    light, dark = (STATIC / "colours.css").read_text().split("@media")
+    for scheme in (light, dark):
+        token = dict(re.findall(r"--([a-z]+): (#[0-9a-f]{6})", scheme))
+        on = dict.fromkeys(("ink", "soft"), ("paper", "card", "tile", "note"))
+        on |= dict.fromkeys(("accent", "yes", "no", "unknown"), ("paper", "card", "tile"))
+        for ink, grounds in [*on.items(), ("paper", ("accent",))]:
+            for ground in grounds:
+                dim, bright = sorted((luminance(token[ink]), luminance(token[ground])))
+                assert (bright + 0.05) / (dim + 0.05) >= 4.5, (ink, ground, token[ink], token[ground])
+    assert "opacity" not in re.sub(r"[^{}]*(:disabled|\.choose)[^{}]*\{[^}]*\}", "", (STATIC / "page.css").read_text())
+
+
+def test_it_can_be_read_without_script(site: Site, tabs: Tabs) -> None:
+    tab = open_session(tabs, site, java_script_enabled=False)
+    assert tab.locator(".cluster").count() == 5 and tab.locator("#steer").is_visible()
+    item = result_of(site.db, "s").clusters[0].items[-1]
+    tab.get_by_label(f"choose {item}", exact=True).check()
+    tab.get_by_label("new name").fill("by hand")
+    send(tab, tab.get_by_role("button", name="Split off"))
+    assert standing(site.db)["by hand"] == {item}
+    tab.goto(f"{site.base}/s/s/c/1")
+    assert tab.get_by_role("button", name="Rename").is_visible()
+
+
+# -- choosing and correcting ------------------------------------------------------------------------------------------
+
+
+def test_by_mouse(site: Site, tabs: Tabs) -> None:
+    before = result_of(site.db, "s").clusters
+    one, other, third = before[0], before[1], before[2]
+    tab = open_session(tabs, site)
+    assert not tab.locator("#steer").is_visible()
+    choose(tab, *one.items[:2])
+    assert tab.locator("[data-chosen]").inner_text() == "2 items chosen"
+    move = tab.get_by_role("button", name="Move there")
+    assert move.is_disabled() and tab.get_by_role("button", name="Unite clusters").is_disabled()
+    tab.locator("#steer").get_by_label("cluster").select_option(str(other.id))
+    tab.get_by_label("why").fill("they lean left")
+    send(tab, move)
+    assert tab.url == f"{site.base}/s/s"
+    assert set(one.items[:2]) <= standing(site.db)[other.name]
+
+    choose(tab, *one.items[2:4])
+    tab.get_by_label("new name").fill("two of them")
+    send(tab, tab.get_by_role("button", name="Split off"))
+    assert standing(site.db)["two of them"] == set(one.items[2:4])
+
+    for name in (one.name, third.name):
+        tab.locator(f".cluster:has(bdi:text-is('{name}'))").get_by_label("unite").check()
+    assert tab.locator("[data-chosen]").inner_text() == "2 clusters chosen"
+    send(tab, tab.get_by_role("button", name="Unite clusters"))
+    assert {*one.items[4:], *third.items} in standing(site.db).values()
+
+    tab.get_by_role("link", name="two of them", exact=True).click()
+    tab.get_by_label("Call it").fill("a pair")
+    send(tab, tab.get_by_role("button", name="Rename"))
+    assert standing(site.db)["a pair"] == set(one.items[2:4])
+    assert tab.locator("#cluster-title").inner_text() == "a pair"
+
+    tab.get_by_role("link", name="Corrections 4").click()
+    said = tab.locator(".corrections li")
+    assert said.count() == 4 and "they lean left" in said.last.inner_text()
+    for _ in range(4):
+        send(tab, tab.get_by_role("button", name="Take back").first)
+    assert clusters(site.db) == {frozenset(c.items) for c in before}
+    assert tab.locator(".undone").count() == 4
+    send(tab, tab.get_by_role("button", name="Bring back").first)  # what was taken back last: the move
+    assert len(clusters(site.db) & {frozenset(c.items) for c in before}) < 5
+
+
+def test_by_keys(site: Site, tabs: Tabs) -> None:
+    before = result_of(site.db, "s").clusters
+    first, second = before[0], before[1]
+    tab = open_session(tabs, site)
+    press = tab.keyboard.press
+    press("Tab")
+    assert tab.evaluate("document.activeElement.className") == "skip"
+    for key in ("j", "x", "j", "j", "x"):
+        press(key)
+    chosen = tab.locator(".tile:has(:checked) img").evaluate_all("(all) => all.map((one) => one.alt.split(',')[0])")
+    assert chosen == [first.items[0], first.items[2]]
+    press("x")
+    press("k")
+    press("x")
+    press("n")
+    press("j")
+    press("x")
+    assert tab.locator("[data-chosen]").inner_text() == "3 items chosen"
+    press("Escape")
+    assert tab.locator(":checked[form=steer]").count() == 0 and not tab.locator("#steer").is_visible()
+    press("?")
+    assert tab.locator("#keys").is_visible()
+    press("Escape")
+    assert not tab.locator("#keys").is_visible()
+
+    press("p")
+    press("j")
+    press("x")
+    picked = tab.locator(".tile:has(:checked) img").get_attribute("alt").partition(",")[0]
+    for _ in range(400):  # with Tab alone to the form, which stands at the end
+        press("Tab")
+        if tab.evaluate("document.activeElement.name") == "to":
+            break
+    press(str(second.id))  # its label begins with the number
+    assert tab.locator("#steer [name=to]").input_value() == str(second.id)
+    press("Tab")
+    with tab.expect_navigation():
+        press("Enter")
+    assert picked in first.items and picked in standing(site.db)[second.name]
+
+    tab.keyboard.press("j")
+    tab.keyboard.press("Enter")
+    tab.wait_for_url("**/i/*")
+
+
+def test_together_and_not_with_these(site: Site, tabs: Tabs) -> None:
+    before = result_of(site.db, "s").clusters
+    first, second = before[0], before[1]
+    tab = open_session(tabs, site)
+    choose(tab, second.items[0], *first.items[:3])
+    send(tab, tab.get_by_role("button", name="Belong together"))
+    assert second.items[0] in standing(site.db)[first.name]
+    choose(tab, first.items[1])
+    number = result_of(site.db, "s").cluster(1).id
+    tab.locator("#steer").get_by_label("cluster").select_option(str(number))
+    send(tab, tab.get_by_role("button", name="Not with these"))
+    assert {first.items[1]} in standing(site.db).values()
+    tab.goto(f"{site.base}/s/s/i/0")
+    tab.get_by_label("It belongs in").select_option(index=1)
+    target = tab.get_by_label("It belongs in").input_value()
+    held = set(result_of(site.db, "s").cluster(int(target)).items)
+    send(tab, tab.get_by_role("button", name="Move", exact=True))
+    assert any(held < now for now in clusters(site.db))
+
+
+def test_a_page_that_is_older_than_the_clusters_does_nothing(site: Site, tabs: Tabs) -> None:
+    tab = open_session(tabs, site)
+    first = result_of(site.db, "s").clusters[0]
+    choose(tab, first.items[0])
+    with site.client() as client:
+        client.post("/s/s/correct", data={"did": "unite", "cluster": ["1", "2"]}).raise_for_status()
+    now = clusters(site.db)
+    tab.locator("#steer").get_by_label("cluster").select_option("2")
+    send(tab, tab.get_by_role("button", name="Move there"))
+    assert "nothing was done" in tab.locator("main").inner_text()
+    assert clusters(site.db) == now
+    tabs.wrong = [said for said in tabs.wrong if "400" not in said]  # as it should be
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_what_was_corrected_in_the_page_holds_after_resume(
+    kind: str, request: pytest.FixtureRequest, cli: Cli, sites: Sites, tabs: Tabs, tmp_path: Path
+) -> None:
+    if kind == "postgresql":
+        cli.db = request.getfixturevalue("postgres_url")
+    with answering(Truth(numbers(60, 5))) as truth:
+        folder = truth.write(tmp_path / "c")
+        with pytest.raises(Paused):
+            cluster(folder, "kind", session="s", db=cli.db, endpoint=truth.url, embed_mode="native", max_calls=125)
+        site = sites(cli.db)
+        kinds = [f"images/{at:04d}.png" for at in range(60)]
+        of = dict(zip(kinds, truth.kinds.values(), strict=True))
+        groups = sorted(({i for i in kinds if of[i] == k} for k in set(of.values())), key=lambda g: min(g))
+        one, other, third = (sorted(group) for group in groups[:3])
+
+        tab = open_session(tabs, site)
+        choose(tab, one[0], *other[:3])
+        send(tab, tab.get_by_role("button", name="Belong together"))
+        choose(tab, *third[:2])
+        tab.get_by_label("new name").fill("kept by hand")
+        send(tab, tab.get_by_role("button", name="Split off"))
+        made = next(c for c in result_of(site.db, "s").clusters if set(c.items) == set(third[:2]))
+        tab.goto(f"{site.base}/s/s/c/{made.id}")
+        tab.get_by_label("Call it").fill("renamed by hand")
+        send(tab, tab.get_by_role("button", name="Rename"))
+        assert tab.get_by_role("link", name="Corrections 3").is_visible()
+
+        done = cli("resume", "s", "--json")
+        assert done.code == 0, done.err
+    home = {item: frozenset(c["items"]) for c in done.json["clusters"] for item in c["items"]}
+    assert done.json["corrections"] == 3 and len(home) == 60
+    assert home[one[0]] == home[other[0]] == home[other[1]] == home[other[2]] != home[one[1]]
+    assert home[third[0]] == frozenset(third[:2])
+    assert {c["name"]: set(c["items"]) for c in done.json["clusters"]}["renamed by hand"] == set(third[:2])
+    tab.goto(f"{site.base}/s/s")
+    assert "done" in tab.locator(".pill").inner_text()
+    assert tab.get_by_role("link", name="renamed by hand", exact=True).is_visible()
+    assert {frozenset(c["items"]) for c in done.json["clusters"]} == clusters(site.db)
+
+
+# -- live -------------------------------------------------------------------------------------------------------------
+
+
+class Held(Truth):
+    """Answers so many questions as it is let, and holds the others back."""
+
+    def __init__(self, kinds: dict[int, int]) -> None:
+        super().__init__(kinds)
+        self._let, self._came = 0, 0
+        self._waiting: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
+        self._lock = threading.Lock()
+
+    def let(self, more: int) -> None:
+        """So many more may be answered."""
+        with self._lock:
+            self._let += more
+            woken, self._waiting = self._waiting, []
+        for loop, event in woken:
+            loop.call_soon_threadsafe(event.set)
+
+    async def _fault(self) -> Any:
+        with self._lock:
+            self._came += 1
+            number = self._came
+        while True:
+            event = asyncio.Event()
+            with self._lock:
+                if number <= self._let:
+                    break
+                self._waiting.append((asyncio.get_running_loop(), event))
+            await event.wait()
+        return await super()._fault()
+
+
+def test_a_running_session_is_followed_without_loading_it_again(
+    cli: Cli, sites: Sites, tabs: Tabs, tmp_path: Path
+) -> None:
+    truth = Held(numbers(60, 5))
+    site = sites(cli.db)
+    tab = tabs(site.opening)
+    tab.evaluate("window.same = true")
+    assert "No sessions yet" in tab.locator("main").inner_text()
+    with answering(truth):
+        words = ("run", truth.write(tmp_path / "c"), "--by", "kind", "--endpoint", truth.url)
+        process = cli.start(*words, "--embed-mode", "native", "--session", "s", "--json")
+        try:
+            truth.let(60)
+            tab.locator(".session .pill.running").wait_for(timeout=30_000)
+            tab.locator(".numbers b", has_text=re.compile(r"[1-9]")).wait_for()
+            assert tab.evaluate("window.same")
+            tab.get_by_role("link", name="s", exact=True).click()
+            tab.evaluate("window.same = true")
+            assert tab.locator(".pill").inner_text() == "running" and tab.locator(".cluster").count() == 0
+            told = tab.locator(".state")
+            before = told.inner_text()
+            truth.let(70)
+            tab.wait_for_function("(before) => document.querySelector('.state').innerText != before", arg=before)
+            truth.let(10_000)
+            tab.locator(".pill.done").wait_for(timeout=30_000)
+            tab.locator(".cluster").nth(4).wait_for()
+            assert tab.evaluate("window.same"), "it was loaded again"
+            assert tab.locator(".tile img").count() == 60
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
+            process.communicate()
+    assert process.returncode == 0, err
+    assert len(json.loads(out.splitlines()[-1])["clusters"]) == 5
+    assert tab.locator("#steer [name=to] option").count() == 6
+
+
+@contextmanager
+def at_work(db: Database) -> Iterator[None]:
+    """The session as one that another process works on."""
+    record = load_session(db, "s")
+    with session_lock(db, record.id, "s"):
+        update_session(db, record.id, status="running")
+        yield
+    update_session(db, record.id, status="done")
+
+
+def come_to(db: Database, *names: str) -> None:
+    """The agents of the session come to clusters of these names, each of so many items."""
+    record = load_session(db, "s")
+    found = [tuple(range(60))[at :: len(names)] for at in range(len(names))]
+    named = tuple(NamedCluster(name, nodes) for name, nodes in zip(names, found, strict=True))
+    artefacts.put(db, record.id, PARTITION, Partition(named).to_bytes())
+
+
+def test_who_is_choosing_is_not_disturbed(site: Site, tabs: Tabs) -> None:
+    with at_work(site.db):
+        come_to(site.db, "early a", "early b")
+        tab = open_session(tabs, site)
+        tab.evaluate("window.same = true")
+        box = tab.locator(".choose input").nth(2)
+        box.focus()
+        box.check()
+        told = tab.locator("#live").get_attribute("data-partition")
+        come_to(site.db, "later a", "later b", "later c")
+        tab.wait_for_function("(old) => document.querySelector('#live').dataset.partition != old", arg=told)
+        assert tab.locator(".cluster h2").all_inner_texts() == ["early a", "early b"]
+        assert tab.locator(".choose input:checked").count() == 1 and tab.locator("#steer").is_visible()
+        tab.keyboard.press("Escape")
+        tab.locator("h2", has_text="later c").wait_for()
+        assert tab.locator("#steer [name=to] option").all_inner_texts()[1:] == [
+            f"{number} · later {name} (20)" for number, name in enumerate("abc", 1)
+        ]
+        # Whoever only looks stays where they are, though the clusters around it change.
+        tab.keyboard.press("j")
+        tab.keyboard.press("j")
+        at = tab.evaluate("document.activeElement.getAttribute('href')")
+        come_to(site.db, "last a", "last b")
+        tab.locator("h2", has_text="last a").wait_for()
+        assert at.startswith("/s/s/i/") and tab.evaluate("document.activeElement.getAttribute('href')") == at
+        assert tab.evaluate("window.same")
+        # What was chosen after that is done to the clusters of now.
+        tab.locator(".choose input").first.check()
+        tab.locator("#steer").get_by_label("cluster").select_option("2")
+        send(tab, tab.get_by_role("button", name="Move there"))
+        assert [c.size for c in result_of(site.db, "s").clusters] == [31, 29]
+
+
+def test_a_server_that_is_gone_is_told(finished: Finished, tmp_path: Path, tabs: Tabs) -> None:
+    from tests.web.conftest import shown
+
+    with shown(finished.copy(tmp_path)) as site, at_work(site.db):
+        tab = open_session(tabs, site)
+    tab.locator("#live.stale").wait_for()
+    assert tab.locator(".cluster").count() == 5, "what was shown is still there"
+    tabs.wrong = [said for said in tabs.wrong if "net::ERR" not in said]
