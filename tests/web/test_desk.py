@@ -6,17 +6,14 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
 import pytest
 from sqlalchemy import insert
 from starlette.testclient import TestClient
 
-from graphs.likeness import VECTORS, bytes_of, whole_vectors
 from partita.prices import load_prices
 from partita.steering import Steering
 from partita.web.app import build_app
 from partita.web.desk import Desk
-from storage import artefacts
 from storage.database import Database, open_database
 from storage.items import scan
 from storage.locks import session_lock
@@ -119,15 +116,3 @@ def test_spending_is_as_old_as_its_sum_took_while_a_session_runs(
     update_session(db, session.id, status="done")
     answered(db, session, 4)
     assert desk.spend("s").total.calls == 4
-
-
-def test_embeddings_are_read_again_when_they_are_others(db: Database, session: SessionRecord) -> None:
-    desk, chance = Desk(db, load_prices()), np.random.default_rng(1)
-    assert desk.unit_vectors(session) is None
-    for _ in range(2):
-        vectors = whole_vectors(chance.normal(size=(5, 8)).astype(np.float32))
-        artefacts.put(db, session.id, VECTORS, bytes_of(vectors))
-        units = desk.unit_vectors(session)
-        assert units is not None and desk.unit_vectors(session) is units
-        assert units @ units[0] == pytest.approx(vectors @ vectors[0].astype(float) / np.linalg.norm(vectors[0])
-                                                 / np.linalg.norm(vectors, axis=1), abs=1e-5)  # fmt: skip
