@@ -63,6 +63,7 @@ def build_app(desk: Desk) -> FastAPI:
         map,
         prompts,
         steer,
+        strip,
         tree,
         trials,
     )
@@ -70,7 +71,7 @@ def build_app(desk: Desk) -> FastAPI:
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     app.state.desk, app.state.pictures = desk, Pictures()
     app.mount("/static", _Static(directory=STATIC))
-    pages = (listing, clusters, item, map, tree, compare, steer, going_on, fork, begin, trials, prompts)
+    pages = (listing, clusters, item, map, tree, compare, steer, going_on, fork, begin, trials, prompts, strip)
     for module in pages:
         app.include_router(module.router)
     app.add_exception_handler(PartitaError, _handler(_told))

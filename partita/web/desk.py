@@ -27,7 +27,7 @@ from storage.calls import TRACED
 from storage.corrections import KIND as CORRECTION
 from storage.database import Database
 from storage.errors import UsageError
-from storage.items import Item, ItemRow, collection_from_rows
+from storage.items import Collection, Item, ItemRow, collection_from_rows
 from storage.ledger import tally
 from storage.sessions import SessionRecord, load_item, load_items, load_session
 from storage.tables import answers
@@ -57,9 +57,14 @@ class Seen:
     """Items that there were."""
 
     @cached_property
+    def collection(self) -> Collection:
+        """What can be shown, and the folder it lies in."""
+        return collection_from_rows(self.record.collection, self.rows)
+
+    @cached_property
     def items(self) -> Mapping[str, Item]:
         """What can be shown, by name."""
-        return {item.name: item for item in collection_from_rows(self.record.collection, self.rows).items}
+        return {item.name: item for item in self.collection.items}
 
     @cached_property
     def numbers(self) -> Mapping[str, int]:
@@ -232,15 +237,21 @@ class Desk:
         )
         return replace(before, record=record, result=told)
 
-    def _stamp(self, record: SessionRecord) -> _Stamp:
+    def partition(self, session_id: str) -> str | None:
+        """What changes with a session's clusters; None while there are none."""
+        digest = artefacts.digest(self.db, session_id, PARTITION)
         corrected = select(func.max(answers.c.id)).where(
-            answers.c.session_id == record.id, answers.c.kind == CORRECTION
+            answers.c.session_id == session_id, answers.c.kind == CORRECTION
         )
-        extent = select(func.max(items_table.c.position)).where(items_table.c.session_id == record.id)
-        newest, digest = self._newest(record.id), artefacts.digest(self.db, record.id, PARTITION)
         with self.db.reading() as connection:
-            corrections, last = connection.scalar(corrected), connection.scalar(extent)
-        partition = f"{(digest or '')[:16]}.{corrections or 0}"
+            corrections = connection.scalar(corrected)
+        return None if digest is None else f"{digest[:16]}.{corrections or 0}"
+
+    def _stamp(self, record: SessionRecord) -> _Stamp:
+        extent = select(func.max(items_table.c.position)).where(items_table.c.session_id == record.id)
+        newest, partition = self._newest(record.id), self.partition(record.id) or ""
+        with self.db.reading() as connection:
+            last = connection.scalar(extent)
         updated = record.updated_at, record.wish
         return _Stamp(status_now(self.db, record), updated, newest, partition, -1 if last is None else last)
 

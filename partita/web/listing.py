@@ -12,9 +12,9 @@ from partita.result import TEACHER
 from partita.stored import status_now
 from partita.web.app import ADesk
 from partita.web.desk import Desk
-from partita.web.rendering import page
+from partita.web.rendering import page, session_url
 from partita.web.work import Doing
-from storage.sessions import SessionRecord, list_sessions
+from storage.sessions import SessionRecord, list_sessions, load_item
 
 router = APIRouter()
 _AT_ONCE = 50
@@ -32,6 +32,8 @@ class Line:
     """How far a running one is."""
     of_teacher: bool
     """Whether it holds a teacher's answers, and so has no clusters."""
+    strip: str | None
+    """The address of its strip of pictures; None for texts, and while there are no clusters."""
 
 
 @router.get("/")
@@ -59,4 +61,12 @@ def _line(desk: Desk, record: SessionRecord) -> Line:
     calls = desk.tally(record)
     asked = sum(calls.get(kind, 0) for kind in ("describe", "membership", "merge"))
     progress = record.progress if status == "running" else None
-    return Line(record, desk.work.doing(record, status), asked, progress, record.policy == TEACHER)
+    doing, of_teacher = desk.work.doing(record, status), record.policy == TEACHER
+    return Line(record, doing, asked, progress, of_teacher, _strip(desk, record))
+
+
+def _strip(desk: Desk, record: SessionRecord) -> str | None:
+    partition, first = desk.partition(record.id), load_item(desk.db, record.id, 0)
+    if partition is None or (first is not None and first.kind == "text"):
+        return None
+    return session_url(record.name, "strip", v=partition)
