@@ -17,7 +17,7 @@ $(BIN)/python:
 
 $(VENV)/.local: $(BIN)/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH)"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[local]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[local,web]"
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.local
