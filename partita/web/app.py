@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated
 
-from fastapi import Depends, FastAPI, Request
+from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
+from partita.web import (
+    begin,
+    clusters,
+    compare,
+    fork,
+    going_on,
+    item,
+    listing,
+    map,
+    prompts,
+    steer,
+    strip,
+    tree,
+    trials,
+)
 from partita.web.desk import Desk
 from partita.web.pictures import Pictures
 from partita.web.rendering import STATIC, page
@@ -26,20 +40,8 @@ _STATUS: dict[type[PartitaError], int] = {
 }
 
 
-def desk_of(request: Request) -> Desk:
-    """What the pages of this application are made from."""
-    desk: Desk = request.app.state.desk
-    return desk
-
-
-def pictures_of(request: Request) -> Pictures:
-    """The pictures that were shown lately."""
-    pictures: Pictures = request.app.state.pictures
-    return pictures
-
-
-ADesk = Annotated[Desk, Depends(desk_of)]
-SomePictures = Annotated[Pictures, Depends(pictures_of)]
+PAGES = (listing, clusters, item, map, tree, compare, steer, going_on, fork, begin, trials, prompts, strip)
+"""Modules with a `router` of their own."""
 
 
 class _Static(StaticFiles):
@@ -52,27 +54,10 @@ class _Static(StaticFiles):
 
 def build_app(desk: Desk) -> FastAPI:
     """The pages over one database, without the guard (`partita.web.guard`), which belongs around it."""
-    from partita.web import (
-        begin,
-        clusters,
-        compare,
-        fork,
-        going_on,
-        item,
-        listing,
-        map,
-        prompts,
-        steer,
-        strip,
-        tree,
-        trials,
-    )
-
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     app.state.desk, app.state.pictures = desk, Pictures()
     app.mount("/static", _Static(directory=STATIC))
-    pages = (listing, clusters, item, map, tree, compare, steer, going_on, fork, begin, trials, prompts, strip)
-    for module in pages:
+    for module in PAGES:
         app.include_router(module.router)
     app.add_exception_handler(PartitaError, _handler(_told))
     app.add_exception_handler(Exception, _handler(_failed))
@@ -107,4 +92,4 @@ def _missed(error: Exception) -> tuple[int, str]:
 def _misread(error: Exception) -> tuple[int, str]:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
-    return 400, f"{'.'.join(map(str, first['loc'][1:]))}: {first['msg']}"
+    return 400, f"{'.'.join(str(part) for part in first['loc'][1:])}: {first['msg']}"

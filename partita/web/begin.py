@@ -17,8 +17,8 @@ from partita.expected import expected, measured
 from partita.prompts import choose
 from partita.session_names import check_name, free_name
 from partita.settings import EMBEDDED, Parameters, make_parameters, read_environment
-from partita.web.app import ADesk
 from partita.web.desk import Desk
+from partita.web.given import ADesk
 from partita.web.rendering import page, session_url
 from partita.web.work import bounds_of
 from storage.errors import PartitaError, SessionExists, UnknownSession, UsageError

@@ -9,8 +9,8 @@ from starlette.responses import Response
 
 from partita.result import ClusterResult
 from partita.spend import Spend
-from partita.web.app import ADesk, SomePictures
 from partita.web.desk import Desk, Seen
+from partita.web.given import ADesk, SomePictures
 from partita.web.pictures import SIDES
 from partita.web.rendering import page, tiles
 from storage import corrections

@@ -15,9 +15,9 @@ from starlette.responses import RedirectResponse, Response
 from partita.comparison import Cell, Comparison, Matrix, Side, compare
 from partita.excerpts import excerpt
 from partita.result import TEACHER, ClusterResult
-from partita.web.app import ADesk
 from partita.web.clusters import head
 from partita.web.desk import Seen
+from partita.web.given import ADesk
 from partita.web.rendering import Tile, page, tile
 from storage.errors import UsageError
 from storage.sessions import SessionRecord, list_sessions

@@ -14,9 +14,9 @@ from partita.forking import asked_anew, fork
 from partita.prompts import Chosen, shipped_yaml, stored_set, yaml_of
 from partita.result import TEACHER
 from partita.session_names import check_name
-from partita.web.app import ADesk
 from partita.web.clusters import head
 from partita.web.desk import Desk
+from partita.web.given import ADesk
 from partita.web.rendering import page, session_url
 from partita.web.work import bounds_of
 from storage.database import Database

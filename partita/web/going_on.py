@@ -8,8 +8,8 @@ from fastapi import APIRouter, Form
 from starlette.responses import RedirectResponse, Response
 
 from partita.stored import status_now
-from partita.web.app import ADesk
 from partita.web.desk import Desk
+from partita.web.given import ADesk
 from partita.web.rendering import page, session_url
 from partita.web.work import bounds_of
 from storage.sessions import load_session

@@ -9,9 +9,9 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from partita.steering import in_words
-from partita.web.app import ADesk
 from partita.web.clusters import head
 from partita.web.desk import Desk, Seen
+from partita.web.given import ADesk
 from partita.web.rendering import LARGE, MIDDLE, SMALL, Tile, page, session_url, tile, tiles
 from storage.calls import KINDS, TOLD, Call, Wanted, calls
 

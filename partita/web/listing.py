@@ -10,8 +10,8 @@ from starlette.responses import Response
 
 from partita.result import TEACHER
 from partita.stored import status_now
-from partita.web.app import ADesk
 from partita.web.desk import Desk
+from partita.web.given import ADesk
 from partita.web.rendering import page, session_url
 from partita.web.work import Doing
 from storage.sessions import SessionRecord, list_sessions, load_item

@@ -11,9 +11,9 @@ from fastapi import APIRouter
 from starlette.responses import JSONResponse, Response
 
 from partita.result import ClusterResult
-from partita.web.app import ADesk
 from partita.web.clusters import head
 from partita.web.desk import Desk, Seen
+from partita.web.given import ADesk
 from partita.web.maps import Map
 from partita.web.palette import COLOURED, colours, mark
 from partita.web.rendering import MIDDLE, page, tile, words

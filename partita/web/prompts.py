@@ -21,8 +21,8 @@ from agents.prompt_yaml import differences
 from partita.prompts import choose, compare, keep_text, prompts_of, shipped_yaml, yaml_of
 from partita.result import TEACHER
 from partita.trying import Plan, plan_trial
-from partita.web.app import ADesk
 from partita.web.desk import Desk
+from partita.web.given import ADesk
 from partita.web.rendering import page, session_url
 from storage.database import Database
 from storage.errors import PartitaError, PromptError, UsageError

@@ -8,9 +8,9 @@ from fastapi import APIRouter, Form
 from starlette.responses import RedirectResponse, Response
 
 from partita.steering import Steering
-from partita.web.app import ADesk
 from partita.web.clusters import head
 from partita.web.desk import Seen
+from partita.web.given import ADesk
 from partita.web.rendering import page, session_url
 from storage.errors import UsageError
 

@@ -7,8 +7,8 @@ import io
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
-from partita.web.app import ADesk, SomePictures
 from partita.web.desk import Seen
+from partita.web.given import ADesk, SomePictures
 from partita.web.pictures import Pictures
 from partita.web.rendering import SMALL
 from storage.errors import CollectionError

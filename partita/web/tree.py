@@ -13,9 +13,9 @@ from starlette.responses import Response
 from graphs.lineage import Descent, Line, Refusal, Union, lineage
 from partita.result import ClusterResult
 from partita.steering import Steering, Told
-from partita.web.app import ADesk
 from partita.web.clusters import CLUSTERS, head
 from partita.web.desk import Desk, Seen
+from partita.web.given import ADesk
 from partita.web.rendering import Tile, page, tiles
 from storage.judged import judged, reasons
 

@@ -17,8 +17,8 @@ from partita.prompts import Chosen
 from partita.result import TEACHER
 from partita.settings import EMBEDDED, Parameters, read_environment
 from partita.trying import Plan, Said, Trial, Tried, try_prompts
-from partita.web.app import ADesk
 from partita.web.desk import Desk, Seen
+from partita.web.given import ADesk
 from partita.web.jobs import Job
 from partita.web.prompts import Draught, Written, editor, prompts_url, to_try
 from partita.web.rendering import Tile, page, tiles
