@@ -8,7 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from hypothesis import settings
 
-pytest_plugins = ["tests.postgres"]
+pytest_plugins = ["tests.command_line", "tests.postgres"]
 
 # A developer's run searches anew each time; CI's verdict does not depend on luck.
 settings.register_profile("ci", derandomize=True)

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 import partita
-from tests.partita.conftest import ROOT
+from tests.command_line import ROOT
 from tests.truth import Truth, numbers, serving
 
 

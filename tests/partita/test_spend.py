@@ -25,7 +25,7 @@ from storage.database import open_database
 from storage.items import Item
 from storage.ledger import Ledger
 from storage.sessions import create_session
-from tests.partita.conftest import Cli
+from tests.command_line import Cli
 from tests.partita.test_bad_input import refused
 from tests.partita.test_sessions import run
 from tests.storage.conftest import answer, record

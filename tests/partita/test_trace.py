@@ -23,12 +23,12 @@ from storage.errors import UsageError
 from storage.items import Item
 from storage.ledger import Ledger
 from storage.sessions import create_session
-from tests.partita.conftest import Cli
+from tests.command_line import Cli
 from tests.partita.test_bad_input import refused
 from tests.partita.test_sessions import run
-from tests.partita.warm import Warm
 from tests.storage.conftest import answer, record
 from tests.truth import Truth, numbers, serving
+from tests.warm import Warm
 
 HOSTILE = "\x1b[31m[bold]x[/]\x1b]0;owned\x07\r\n\u202egnp.\x9b2J:smile:[link=http://x]"
 

@@ -15,11 +15,11 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from tests.partita.conftest import ROOT
-from tests.partita.warm import Warm, warmed
+from tests.command_line import ROOT
 from tests.serving import tiny
 from tests.training.lessons import image
 from tests.truth import Truth, numbers, serving
+from tests.warm import Warm, warmed
 
 SETTINGS = {
     "epochs": 2, "pairs": 8, "nodes": 12, "merges": 6, "held_out_pairs": 6, "batch": 8, "micro_batch": 4, "rank": 4,

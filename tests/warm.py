@@ -4,7 +4,7 @@ A command runs in a process of its own as ever, with its own arguments, folder, 
 code. What it shares with the others is what Python does before the first line: imports and the seed of hashes. Where
 one of these is what matters, start a process anew (`Cli.start`, `Cli.anew`).
 
-This module, run as `python -m tests.partita.warm SOCKET [MODULE...]`, is that process. It ends when its stdin does.
+This module, run as `python -m tests.warm SOCKET [MODULE...]`, is that process. It ends when its stdin does.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def warmed(root: Path, *modules: str) -> Iterator[Warm]:
         # No threads while modules are imported: neither of OpenBLAS nor of the allocator that pyarrow brings along.
         single = {"OMP_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false", "PYTHONPATH": str(root)}
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.partita.warm", path, *modules],
+            [sys.executable, "-m", "tests.warm", path, *modules],
             cwd=root, env=os.environ | single, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         with process:

@@ -1,18 +1,23 @@
+"""The command line for tests of all rooms: `cli`, and `any_cli` on each database.
+
+Registered in `tests/conftest.py`.
+"""
+
 from __future__ import annotations
 
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from tests.partita.warm import AT_START, Warm, warmed
+from tests.warm import AT_START, Warm, warmed
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @dataclass
@@ -84,6 +89,3 @@ def any_cli(request: pytest.FixtureRequest, cli: Cli) -> Cli:
     if request.param == "postgresql":
         cli.db = request.getfixturevalue("postgres_url")
     return cli
-
-
-Refusal = Callable[..., Done]
