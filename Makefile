@@ -31,7 +31,7 @@ demo: $(VENV)/.local  ## render playing cards, cluster them by suit with the bui
 	$(BIN)/partita score demo --db sqlite:///$(DEMO)/partita.db --labels $(DEMO)/cards/labels.csv --column suit
 
 test: $(VENV)/.dev  ## every test that needs no GPU and no browser download
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
 
 check: $(VENV)/.dev  ## lint, types, import rules
 	$(BIN)/ruff check .

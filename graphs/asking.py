@@ -10,7 +10,6 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -20,10 +19,13 @@ import numpy.typing as npt
 from agents.conclusions import Conclusion, read_conclusions
 from agents.questions import ContentPart, Question, Sampling
 from graphs.budget import Budget
+from graphs.progress import Progress
 from serving.client import Reply, Vector
 from storage.errors import EndpointMisbehaves, LimitTooLow, QuestionTooLong, RequestRejected
 from storage.ledger import Answer
 
+HOPELESS = 8
+"""So many items that can't be described or embedded, and none that can, and the endpoint is no use."""
 NEVER_CONCLUDING = 24
 """So many replies without a conclusion, and none with one, and the model is no use as an agent."""
 
@@ -61,31 +63,6 @@ class Gallery(Protocol):
     """Gives the content part of an item by its content hash."""
 
     async def part(self, content_hash: str) -> ContentPart: ...
-
-
-@dataclass(slots=True)
-class Progress:
-    """How far a session is; read by whoever shows it."""
-
-    stage: str = "start"
-    """What is being done: describe, relate, traverse, merge, done."""
-    done: int = 0
-    total: int = 0
-    """Units of the stage: items described, items that have a place, pairs of clusters judged (``total`` may shrink)."""
-    calls: int = 0
-    """Chat calls answered in this process."""
-    earlier: int = 0
-    """Those of earlier processes."""
-    unknown: int = 0
-    retries: int = 0
-    cost: float = 0.0
-    """Of all calls of the session, those of earlier processes too, in USD."""
-    clusters: int = 0
-    """Clusters found so far, where the policy tells."""
-    seconds: dict[str, float] = field(default_factory=dict)
-    """Time spent in each stage by this process."""
-    part: str = ""
-    """What the stage is a part of, where stages come again and again: ``epoch 3``."""
 
 
 class Asker:

@@ -19,6 +19,7 @@ from typing_extensions import TypedDict  # pydantic takes no other before Python
 
 from agents import questions
 from agents.descriptions import read_description
+from graphs.asking import HOPELESS
 from graphs.context import SessionContext
 from graphs.likeness import VECTORS, bytes_of, vectors_from, whole_vectors
 from graphs.partition import Partition
@@ -26,9 +27,6 @@ from graphs.relational import GRAPH, RelationalGraph, build_graph
 from graphs.searches import EvidencePolicy, PaperPolicy
 from graphs.so_far import keep_so_far
 from storage.errors import EndpointMisbehaves, RequestRejected
-
-HOPELESS = 8
-"""So many items that can't be described or embedded, and none that can, and the endpoint is no use."""
 
 Vector = npt.NDArray[np.float32]
 

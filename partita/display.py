@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.table import Table
 
-from graphs.asking import Progress as Asking
+from graphs.progress import Progress as Asking
 from partita.estimate import Estimate, count
 from partita.excerpts import named
 from partita.plain import plain

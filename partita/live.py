@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from graphs.asking import Progress
+from graphs.progress import Progress
 from storage.database import Database
 from storage.errors import DatabaseError
 from storage.sessions import tell_progress, wished

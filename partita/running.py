@@ -18,10 +18,7 @@ from agents.prompt_sets import PromptSet
 from agents.questions import Sampling
 from graphs.asking import Asker
 from graphs.budget import Budget
-from graphs.context import SessionContext
 from graphs.relational import GRAPH
-from graphs.scheduling import window_for
-from graphs.session import run_session
 from partita.endpoints import Connection, check_built_in, check_kind, connect
 from partita.expected import expected, measured
 from partita.gallery import Gallery
@@ -119,6 +116,8 @@ async def begin(
 
 def _window(p: Parameters, found: Collection) -> int:
     """W of CONTRACT 6, which stays with the session."""
+    from graphs.scheduling import window_for
+
     if p.policy == "paper":
         return 1
     calls = math.ceil(len({item.content_hash for item in found.items}) / p.candidates)
@@ -222,6 +221,10 @@ async def _work(
     limits: Limits,
     watch: Watch,
 ) -> None:
+    # With them comes LangGraph, which takes a second: who only has a question, or makes a slip, does not wait for it.
+    from graphs.context import SessionContext
+    from graphs.session import run_session
+
     p = connection.parameters
     assert p.model and p.embed_model and p.embed_mode
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from graphs.asking import Progress
+from graphs.progress import Progress
 from partita.estimate import Estimate
 
 

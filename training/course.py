@@ -21,7 +21,7 @@ import numpy as np
 
 from agents import questions
 from agents.questions import Question
-from graphs.asking import Progress
+from graphs.progress import Progress
 from storage.artefacts import write_file
 from storage.errors import UsageError
 from training.crew import Crew

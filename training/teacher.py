@@ -15,8 +15,7 @@ from agents.conclusions import Conclusion, ending
 from agents.descriptions import read_description
 from agents.prompt_sets import PromptSet
 from agents.questions import Question
-from graphs.asking import Asker
-from graphs.session import HOPELESS
+from graphs.asking import HOPELESS, Asker
 from graphs.traversal import ASKS
 from storage.errors import EndpointMisbehaves
 from storage.ledger import Answer

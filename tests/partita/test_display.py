@@ -14,7 +14,7 @@ import termios
 import pytest
 
 from partita.evaluation import score_labels
-from tests.partita.conftest import ROOT
+from tests.command_line import ROOT
 from tests.partita.test_sessions import run
 from tests.truth import Truth, numbers, serving
 

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 import partita
-from tests.partita.conftest import ROOT
+from tests.command_line import ROOT
 from tests.truth import Truth, numbers, serving
 
 
@@ -29,6 +29,18 @@ finally:
     assert "resume" in done.stdout and done.stdout.splitlines()[-1] == "[]"
 
 
+def test_no_verb_waits_for_libraries_of_the_agents_before_they_work():
+    script = """
+import importlib, sys
+from partita.verbs import VERBS
+for verb in VERBS:
+    importlib.import_module("partita.commands." + verb)
+print(sorted({"torch", "transformers", "langgraph", "openai", "networkx", "scipy", "sklearn"} & set(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
 def test_a_room_of_somebody_else_is_noticed(cli, tmp_path):
     (tmp_path / "other" / "agents").mkdir(parents=True)
     (tmp_path / "other" / "agents" / "__init__.py").touch()
@@ -40,7 +52,7 @@ def test_every_verb_has_help(cli):
     from partita.verbs import VERBS
 
     for verb in VERBS:
-        done = cli(verb, "--help")
+        done = cli.anew(verb, "--help")  # each has what it imports
         assert done.code == 0 and "Usage" in done.out
 
 

@@ -12,13 +12,6 @@ from tests.partita.test_steering import clusters, run
 from tests.truth import Truth, numbers, serving
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def database(request, cli):
-    if request.param == "postgres":
-        cli.db = request.getfixturevalue("postgres_url")
-    return cli
-
-
 @pytest.fixture
 def truth():
     with serving(Truth(numbers(60, 5))) as t:
@@ -36,8 +29,8 @@ def asked(truth, since):
     return Counter(kind for kind, _ in truth.asked[since:])
 
 
-def test_other_words_for_the_merge_leave_the_rest_alone(database, truth, tmp_path):
-    cli = database
+def test_other_words_for_the_merge_leave_the_rest_alone(any_cli, truth, tmp_path):
+    cli = any_cli
     before = cli(*run(truth.write(tmp_path / "c"), truth)).json
     first, second = before["clusters"][:2]
     moved = first["items"][-1]

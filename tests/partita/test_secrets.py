@@ -23,7 +23,7 @@ import serving.sender
 from partita import Session, cluster
 from serving.client import Endpoint
 from storage.errors import PartitaError
-from tests.partita.conftest import ROOT
+from tests.command_line import ROOT
 from tests.serving.certificates import certificate
 from tests.truth import Truth, numbers
 

@@ -25,7 +25,7 @@ from storage.database import open_database
 from storage.items import Item
 from storage.ledger import Ledger
 from storage.sessions import create_session
-from tests.partita.conftest import Cli
+from tests.command_line import Cli
 from tests.partita.test_bad_input import refused
 from tests.partita.test_sessions import run
 from tests.storage.conftest import answer, record
@@ -88,10 +88,10 @@ def test_it_adds_up_to_the_calls_of_the_session(any_cli, truth, tmp_path, prices
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory) -> Iterator[Cli]:
+def done(tmp_path_factory, warm) -> Iterator[Cli]:
     """A database with the sessions `s`, which is done, and `early` and `none`, which paused at 10 calls and at none."""
     folder = tmp_path_factory.mktemp("spend")
-    cli = Cli(folder, f"sqlite:///{folder}/partita.db")
+    cli = Cli(folder, f"sqlite:///{folder}/partita.db", warm)
     with serving(Truth(numbers(40, 4))) as truth:
         words = run(truth.write(folder / "c"), truth)
         assert cli(*words).code == 0

@@ -17,13 +17,6 @@ def run(folder, truth, *more):
     return (*asked, "--session", "s", "--json", *more)
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def database(request, cli):
-    if request.param == "postgres":
-        cli.db = request.getfixturevalue("postgres_url")
-    return cli
-
-
 @pytest.fixture
 def truth():
     with serving(Truth(numbers(60, 5))) as t:
@@ -34,8 +27,8 @@ def clusters(result) -> set[frozenset[str]]:
     return {frozenset(c["items"]) for c in result["clusters"]}
 
 
-def test_a_word_holds_is_listed_and_taken_back(database, truth, tmp_path):
-    cli, folder = database, truth.write(tmp_path / "c")
+def test_a_word_holds_is_listed_and_taken_back(any_cli, truth, tmp_path):
+    cli, folder = any_cli, truth.write(tmp_path / "c")
     before = cli(*run(folder, truth)).json
     spent = cli("spend", "s", "--json").json["total"]["calls"]
     first, second, third = before["clusters"][:3]

@@ -33,7 +33,7 @@ from storage.errors import UsageError
 from storage.sessions import list_sessions, update_session
 from storage.tables import metadata
 from storage.view import ONLY_SHOWN, CheckpointView
-from tests.partita.conftest import ROOT
+from tests.command_line import ROOT
 from tests.truth import Truth, numbers, serving
 
 T = TypeVar("T")

@@ -30,7 +30,7 @@ from storage.ledger import tally
 from storage.sessions import list_sessions, load_items, load_session
 from storage.spend import Usual
 from storage.trace import trace
-from tests.partita.conftest import ROOT
+from tests.command_line import ROOT
 from tests.truth import Truth, draw, numbers, serving
 from training.labels import SUPERVISED
 from training.recipe import Recipe

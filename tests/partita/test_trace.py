@@ -23,20 +23,21 @@ from storage.errors import UsageError
 from storage.items import Item
 from storage.ledger import Ledger
 from storage.sessions import create_session
-from tests.partita.conftest import Cli
+from tests.command_line import Cli
 from tests.partita.test_bad_input import refused
 from tests.partita.test_sessions import run
 from tests.storage.conftest import answer, record
 from tests.truth import Truth, numbers, serving
+from tests.warm import Warm
 
 HOSTILE = "\x1b[31m[bold]x[/]\x1b]0;owned\x07\r\n\u202egnp.\x9b2J:smile:[link=http://x]"
 
 
 @pytest.fixture(scope="module")
-def done(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cli]:
+def done(tmp_path_factory: pytest.TempPathFactory, warm: Warm) -> Iterator[Cli]:
     """A session of forty images of which some answers are wrong, several candidates in a call."""
     folder = tmp_path_factory.mktemp("trace")
-    cli = Cli(folder, f"sqlite:///{folder}/p.db")
+    cli = Cli(folder, f"sqlite:///{folder}/p.db", warm)
     with serving(Truth(numbers(40, 4), noise=1.0, error=0.05)) as truth:
         made = cli(*run(truth.write(folder / "c"), truth), "--candidates", 2)
     assert made.code == 0, made.err

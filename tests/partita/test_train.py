@@ -7,6 +7,7 @@ import hashlib
 import json
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,16 +15,24 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from tests.partita.conftest import ROOT
+from tests.command_line import ROOT
 from tests.serving import tiny
 from tests.training.lessons import image
 from tests.truth import Truth, numbers, serving
+from tests.warm import Warm, warmed
 
 SETTINGS = {
     "epochs": 2, "pairs": 8, "nodes": 12, "merges": 6, "held_out_pairs": 6, "batch": 8, "micro_batch": 4, "rank": 4,
     "rate": 2e-3, "gradient_checkpointing": False, "patience": 5, "checkpoint_seconds": 0,
 }  # fmt: skip
 FEW = 24
+
+
+@pytest.fixture(scope="module")
+def warm() -> Iterator[Warm]:
+    """Every command here needs torch."""
+    with warmed(ROOT, "training.learner", "training.crew", "training.course", "peft", "matplotlib.pyplot") as process:
+        yield process
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,6 @@ from partita.web.desk import Desk
 from partita.web.server import guarded, hosts
 from serving.server import listen, uvicorn_server
 from storage.database import Database, open_database
-from tests.partita.conftest import any_cli, cli  # noqa: F401 - fixtures
 from tests.truth import Truth, numbers, serving
 
 if TYPE_CHECKING:

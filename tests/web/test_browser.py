@@ -22,7 +22,7 @@ from storage.database import Database
 from storage.errors import Paused
 from storage.locks import session_lock
 from storage.sessions import load_session, update_session
-from tests.partita.conftest import Cli
+from tests.command_line import Cli
 from tests.truth import Truth, numbers
 from tests.web.conftest import Finished, Site, Sites, Tabs, answering
 

@@ -16,7 +16,7 @@ import pytest
 from partita.web.server import hosts, run
 from storage.database import open_database
 from storage.errors import UsageError
-from tests.partita.conftest import ROOT, Cli
+from tests.command_line import ROOT, Cli
 from tests.web.conftest import Finished, Tabs
 
 CANARY = "sk-Canary-5f1e77"

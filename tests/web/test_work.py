@@ -29,7 +29,6 @@ from storage.errors import Paused, UsageError
 from storage.locks import is_locked, session_lock
 from storage.prompts import versions
 from storage.sessions import SessionRecord, create_session, list_sessions, load_session
-from tests.partita.conftest import Cli
 from tests.truth import Truth, numbers, serving
 
 KEY, PASSWORD = "canary-key-7d1f", "canary-password-2b9c"
@@ -357,8 +356,7 @@ def test_prompts_that_are_none_keep_their_text(site, truth, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_what_was_started_pauses_when_the_server_ends(truth, tmp_path, monkeypatch, number):
-    cli = Cli(tmp_path, f"sqlite:///{tmp_path}/partita.db")
+def test_what_was_started_pauses_when_the_server_ends(cli, truth, tmp_path, monkeypatch, number):
     monkeypatch.setenv("PARTITA_API_KEY", KEY)
     begun(cli.db, truth, tmp_path)
     server = cli.start("web", "--port", "0", PARTITA_API_KEY=KEY)
