@@ -79,7 +79,8 @@ class _Hands:
             case "split":
                 self._put(items, self._new(correction.name or here.name))
             case "apart":
-                homes = {id(self._home[node]) for node in others}
+                # A copy of an item is the item: whoever named it among the others meant the rest of them.
+                homes = {id(self._home[node]) for node in set(others) - set(items)}
                 if leaving := [node for node in items if id(self._home[node]) in homes]:
                     self._put(leaving, self._new(correction.name or here.name))
             case "unite":

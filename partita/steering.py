@@ -67,13 +67,16 @@ def _some(items: Sequence[str]) -> str:
 class Steering:
     """Corrects one session. Every method gives the correction's id.
 
+    Args:
+        seen: what the numbers of clusters are meant by; otherwise what the session has come to when one is given.
+
     Raises:
         UnknownSession: no session of that name.
         UsageError: from any method, where there is no such item or cluster, or nothing to do; nothing is stored then.
     """
 
-    def __init__(self, db: Database, session: str) -> None:
-        self._db, self._record = db, load_session(db, session)
+    def __init__(self, db: Database, session: str, seen: Result | None = None) -> None:
+        self._db, self._record, self._seen = db, load_session(db, session), seen
 
     def move(self, items: Sequence[str], to: int, why: str | None = None) -> int:
         """Put items into the cluster with the id `to`."""
@@ -81,13 +84,16 @@ class Steering:
         target = result.cluster(to)
         if not set(chosen) - set(target.items):
             raise UsageError(f"cluster {to} ({target.name}) holds {_listed(chosen)} already")
-        return self._say("move", chosen, [item for item in target.items if item not in set(chosen)], why=why)
+        # Where all of the target are among those that move, they say themselves which cluster is meant.
+        stay = [item for item in target.items if item not in set(chosen)] or target.items
+        return self._say("move", chosen, stay, why=why)
 
     def split(self, items: Sequence[str], name: str | None = None, why: str | None = None) -> int:
         """Make items a cluster of their own; without a name it is called after the one they leave."""
         result, chosen = self._chosen(items)
+        node = node_of(self._db, self._record.id)
         for cluster in result.clusters:
-            if set(cluster.items) == set(chosen):
+            if {node[item] for item in cluster.items} == {node[item] for item in chosen}:
                 raise UsageError(f"{_listed(chosen)}: that is all of cluster {cluster.id}, there is nothing to split")
         return self._say("split", chosen, name=name, why=why)
 
@@ -114,11 +120,14 @@ class Steering:
         return self._say("together", chosen, why=why)
 
     def apart(self, items: Sequence[str], others: Sequence[str], why: str | None = None) -> int:
-        """Say that `items` don't belong with `others`: those that stand with one of them leave."""
+        """Say that `items` don't belong with `others`: those that stand with one of them leave, with their copies."""
         result, chosen = self._chosen(items)
         _, kept = self._chosen(others)
-        if both := set(chosen) & set(kept):
-            raise UsageError(f"{_listed(sorted(both))}: an item is not apart from itself")
+        node = node_of(self._db, self._record.id)
+        leaving = {node[item] for item in chosen}
+        if (both := set(chosen) & set(kept)) or all(node[item] in leaving for item in kept):
+            raise UsageError(f"{_listed(sorted(both or kept))}: an item is not apart from itself")
+        kept = [item for item in kept if node[item] not in leaving]
         if not any(set(chosen) & set(c.items) and set(kept) & set(c.items) for c in result.clusters):
             raise UsageError(f"{_listed(chosen)} and {_listed(kept)} are apart already")
         return self._say("apart", chosen, kept, why=why)
@@ -151,7 +160,7 @@ class Steering:
         ]
 
     def _result(self) -> Result:
-        result = result_of(self._db, self._record.name)
+        result = result_of(self._db, self._record.name) if self._seen is None else self._seen
         result.require_clusters()
         return result
 

@@ -39,6 +39,10 @@ _KEPT = 6
 """Sessions that stay in memory as they were last read."""
 _LISTED = 200
 """Sessions whose counts of calls stay in memory."""
+_TRIES = 3
+"""Readings of a session whose clusters change while they are read."""
+_UNSETTLED = "?"
+"""The stamp of clusters of which it isn't known whether they are still the same: no correction goes by it."""
 _RESTS = 8
 """What a running session has spent is added up again after so many times the time that it took."""
 
@@ -175,10 +179,17 @@ class Desk:
         Raises:
             UnknownSession: there is none.
         """
-        record = load_session(self.db, name)
-        stamp = self._stamp(record)
-        kept = self._seen.get(record.id, stamp)
-        return kept if kept is not None else self._seen.keep(record.id, stamp, self._read(record, stamp))
+        for _ in range(_TRIES):
+            record = load_session(self.db, name)
+            stamp = self._stamp(record)
+            kept = self._seen.get(record.id, stamp)
+            if kept is not None:
+                return kept
+            read = self._read(record, stamp)
+            # Other clusters may have been stored between the two: their numbers must not go by the older ones' stamp.
+            if (self.partition(record.id) or "") == stamp.partition:
+                return self._seen.keep(record.id, stamp, read)
+        return replace(read, partition=_UNSETTLED)
 
     def item(self, name: str, number: int) -> tuple[SessionRecord, Path, Item | None]:
         """A session, the folder of its collection and one of its items, for what needs nothing else; None for an item

@@ -6,6 +6,7 @@ same way, once its graph is there, which needs all of them.
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections import OrderedDict
 from dataclasses import dataclass
@@ -61,10 +62,11 @@ class Embeddings:
 
     def stamp(self, session_id: str) -> str | None:
         """What changes with the embeddings, without reading them; None while there are none."""
-        for name in (VECTORS, GRAPH):
-            if (digest := artefacts.digest(self._db, session_id, name)) is not None:
-                return digest
-        return None
+        if (vectors := artefacts.digest(self._db, session_id, VECTORS)) is not None:
+            return vectors
+        graph = artefacts.digest(self._db, session_id, GRAPH)
+        # Sessions with other embeddings may have the same graph: one without an edge, for instance.
+        return None if graph is None else hashlib.sha256(f"{graph} {session_id}".encode()).hexdigest()
 
     def of(self, session_id: str) -> Embedded | None:
         """The embeddings of a session; None while there are none."""

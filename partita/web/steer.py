@@ -37,7 +37,7 @@ def correct(
             "the clusters have changed since this page was made, and their numbers may mean others now: "
             "nothing was done; go back, load the page again, and repeat it"
         )
-    hands, items, reason = Steering(desk.db, name), _names(seen, item or []), why.strip() or None
+    hands, items, reason = Steering(desk.db, name, seen.result), _names(seen, item or []), why.strip() or None
     match did:
         case "move":
             hands.move(items, _number(to), reason)

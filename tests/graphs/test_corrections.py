@@ -55,6 +55,8 @@ def test_together_and_apart() -> None:
         "hearts": {1, 2, 3}, "spades": {4, 5, 6}, "clubs": {7, 8}, "hearts (2)": {0},
     }  # fmt: skip
     assert sets(corrected(SUITS, [Correction("apart", (0,), (4,))])) == sets(SUITS)
+    # as a copy of it among the others is told: it leaves them, and no other cluster that agents put it in
+    assert sets(corrected(SUITS, [Correction("apart", (0,), (0, 4))])) == sets(SUITS)
 
 
 def test_what_is_no_longer_there_is_left_out() -> None:

@@ -8,8 +8,12 @@ import json
 import pytest
 
 from partita import Session
+from partita.steering import Steering
+from partita.stored import result_of
+from storage.database import open_database
 from storage.errors import UsageError
-from tests.truth import Truth, numbers, serving
+from tests.partita.made import make_session
+from tests.truth import Truth, draw, numbers, serving
 
 
 def run(folder, truth, *more):
@@ -142,3 +146,36 @@ def test_from_python(cli, truth, tmp_path):
         with pytest.raises(UsageError, match="undone already"):
             hands.undo(number)
     assert session.result().corrections == 0
+
+
+@pytest.fixture
+def db(tmp_path):
+    (tmp_path / "few").mkdir()
+    for number in range(4):
+        draw(number * 4099).save(tmp_path / "few" / f"{number}.png")
+    draw(0).save(tmp_path / "few" / "copy.png")
+    with open_database(f"sqlite:///{tmp_path}/few.db") as opened:
+        yield opened
+
+
+def grouped(db) -> set[frozenset[str]]:
+    return {frozenset(c.items) for c in result_of(db, "s").clusters}
+
+
+def test_all_of_a_cluster_and_more_are_moved_into_it(db, tmp_path):
+    make_session(db, tmp_path / "few", {"a": ["0.png", "1.png"], "b": ["2.png", "3.png"]})
+    Steering(db, "s").move(["2.png", "0.png", "copy.png", "3.png"], 2)
+    assert grouped(db) == {frozenset(["0.png", "copy.png", "2.png", "3.png"]), frozenset(["1.png"])}
+
+
+def test_a_copy_is_the_item(db, tmp_path):
+    made = make_session(db, tmp_path / "few", {"a": ["0.png", "1.png", "2.png"], "b": ["3.png"]})
+    hands = Steering(db, "s")
+    with pytest.raises(UsageError, match="not apart from itself"):
+        hands.apart(["0.png"], ["copy.png"])
+    hands.apart(["0.png"], ["copy.png", "1.png", "2.png"])
+    alone = frozenset(["0.png", "copy.png"])
+    assert grouped(db) == {alone, frozenset(["1.png", "2.png"]), frozenset(["3.png"])}
+    number = next(c.id for c in result_of(db, made.name).clusters if "copy.png" in c.items)
+    with pytest.raises(UsageError, match=f"all of cluster {number}"):
+        hands.split(["copy.png"], "again")

@@ -12,8 +12,10 @@ from starlette.testclient import TestClient
 
 from partita.prices import load_prices
 from partita.steering import Steering
+from partita.stored import result_of
 from partita.web.app import build_app
 from partita.web.desk import Desk
+from partita.web.steer import _names as steer_names
 from storage.database import Database, open_database
 from storage.items import scan
 from storage.locks import session_lock
@@ -79,6 +81,43 @@ def test_a_session_is_read_again_when_it_has_changed(
     draw(99).save(tmp_path / "c" / "later.png")
     add_items(db, session.id, scan(tmp_path / "c"))
     assert desk.seen("s").numbers["later.png"] == 5
+
+
+def test_numbers_of_clusters_never_go_by_the_stamp_of_others(
+    db: Database, session: SessionRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk, hands = Desk(db, load_prices()), Steering(db, "s")
+    read = result_of
+    moves = iter([(["0.png"], 2), (["1.png"], 1), (["2.png"], 1)])
+
+    def read_late(*given: object) -> object:
+        if (move := next(moves, None)) is not None:
+            hands.move(*move)  # between the stamp and the clusters
+        return read(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("partita.web.desk.result_of", read_late)
+    stamps = {desk.partition(session.id)}
+    assert desk.seen("s").partition not in stamps, "it changed at each of the readings"
+    seen = desk.seen("s")
+    assert seen.partition == desk.partition(session.id) and seen.result == read(db, "s")
+
+
+def test_a_form_s_clusters_are_those_that_it_was_made_from(
+    db: Database, session: SessionRecord, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = Desk(db, load_prices())
+    asked = TestClient(build_app(desk), follow_redirects=False)
+    stamp = desk.seen("s").partition
+    checked = steer_names
+
+    def names_late(*given: object) -> object:
+        Steering(db, "s").move(["0.png"], 2)  # now the other cluster is the first
+        return checked(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("partita.web.steer._names", names_late)
+    told = {"did": "rename", "to": "1", "called": "mine", "partition": stamp}
+    assert asked.post("/s/s/correct", data=told).status_code == 303
+    assert {c.name: c.items for c in result_of(db, "s").clusters}["mine"] == ["1.png", "2.png"]
 
 
 def _load_items(*given: object) -> object:

@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ET
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -209,6 +210,22 @@ def test_policy_paper_has_its_embeddings_from_the_ledger(db, session):
     assert twin == 5 and cosine == pytest.approx(1, abs=1e-6)
     artefacts.put(db, session.id, VECTORS, bytes_of(whole_vectors(raw[::-1].copy())))
     assert np.array_equal(Embeddings(db).of(session.id).vectors, whole_vectors(raw[::-1].copy()))
+
+
+def test_sessions_with_the_same_graph_have_maps_of_their_own(db, session, monkeypatch):
+    other = make_session(db, Path(session.collection), {"all": ["00.png"]}, name="other")
+    monkeypatch.setattr(maps, "apart", lambda rows: np.repeat(rows[:, :1].astype(np.float32), 2, axis=1))
+    desk = desk_of(db)
+    for number, one in enumerate((session, other), 1):
+        raw = np.random.default_rng(number).normal(size=(SIZE, 6)).astype(np.float32)
+        told = [row(one, "embed", node, vector=raw[node].tobytes()) for node in range(SIZE)]
+        with db.writing() as connection:
+            connection.execute(insert(answers), told)
+        artefacts.put(db, one.id, GRAPH, b"no edges")
+        desk.maps.of(one.id)
+        desk.maps.settle()
+    first, second = (float(desk.maps.of(one.id).places[0, 0]) for one in (session, other))
+    assert first != second
 
 
 def test_an_items_page_shows_the_nearest_and_reads_embeddings_once(client, db, session, monkeypatch):
