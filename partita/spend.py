@@ -16,7 +16,7 @@ from storage.calls import KINDS
 from storage.database import Database
 from storage.ledger import tally
 from storage.sessions import SessionRecord, load_items, load_session
-from storage.spend import Spent, spent
+from storage.spend import Spent, spent, summed
 
 CURRENCY = "USD"
 
@@ -52,6 +52,12 @@ class Amount:
     def tokens(self) -> float:
         """Prompt and completion."""
         return self.prompt_tokens + self.completion_tokens
+
+    def price(self) -> str:
+        """The cost in words."""
+        if not self.cost:
+            return "at no cost"
+        return f"{'about ' if self.assumed or self.uncounted else ''}{money(self.cost, CURRENCY)}"
 
     def __add__(self, other: Amount) -> Amount:
         return Amount(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(Amount)))
@@ -107,9 +113,7 @@ class Spend:
         if not t.calls:
             return "nothing"
         calls = f"{t.calls:,} calls, {count(t.tokens)} tokens" + (f", {t.images:,} images shown" if t.images else "")
-        if not t.cost:
-            return f"{calls}, at no cost"
-        return f"{calls}, {'about ' if t.assumed or t.uncounted else ''}{money(t.cost, CURRENCY)}"
+        return f"{calls}, {t.price()}"
 
     def to_json(self) -> dict[str, Any]:
         """One object of plain values."""
@@ -175,6 +179,11 @@ def _homes(db: Database, record: SessionRecord) -> tuple[list[ClusterResult], di
     clusters = result_of(db, record.name).clusters
     nodes = {row.name: row.node for row in load_items(db, record.id) if row.node is not None}
     return clusters, {nodes[item]: c.id for c in clusters for item in c.items}
+
+
+def amount_of(db: Database, record: SessionRecord, prices: Prices) -> Amount:
+    """What a session has spent so far in all, but for the images, which take a look at every call."""
+    return _amount(summed(db, record.id), prices.rates(Parameters.model_validate(record.parameters)))
 
 
 def _amount(rows: Iterable[Spent], rates: Rates) -> Amount:

@@ -11,7 +11,7 @@ from partita.result import ClusterResult
 from partita.spend import Spend
 from partita.web.desk import Desk, Seen
 from partita.web.given import ADesk, SomePictures
-from partita.web.pictures import SIDES
+from partita.web.pictures import AS_ASKED, SIDES, SMALL_QUALITY
 from partita.web.rendering import page, tiles
 from storage import corrections
 from storage.errors import CollectionError, UsageError
@@ -85,19 +85,19 @@ def picture(
     """An item's picture, small, or (`side=model`) as the model was shown it."""
     record, root, item = desk.item(name, number)
     if side == "model":
-        longest = int(record.parameters.get("longest_side", 768))
+        longest, quality = int(record.parameters.get("longest_side", 768)), AS_ASKED
     elif side in map(str, SIDES):
-        longest = int(side)
+        longest, quality = int(side), SMALL_QUALITY
     else:
         raise UsageError(f"side is one of {', '.join(map(str, SIDES))} or model")
     if item is None:
         return Response(status_code=404)
-    tag = f'"{item.content_hash[:32]}-{longest}"'
+    tag = f'"{item.content_hash[:32]}-{longest}-{quality}"'
     headers = {"Cache-Control": "private, max-age=604800", "ETag": tag}
     if request.headers.get("if-none-match") == tag:
         return Response(status_code=304, headers=headers)
     try:
-        jpeg = pictures.jpeg(item, longest, root)
+        jpeg = pictures.jpeg(item, longest, root, quality)
     except CollectionError:  # it is gone, or another one by now
         return Response(status_code=404)
     return Response(jpeg, media_type="image/jpeg", headers=headers)

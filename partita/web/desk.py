@@ -16,7 +16,7 @@ from sqlalchemy import func, select, union_all
 from graphs.partition import PARTITION
 from partita.prices import Prices
 from partita.result import ClusterResult, Result
-from partita.spend import Spend, spend_of
+from partita.spend import Amount, Spend, amount_of, spend_of
 from partita.stored import result_of, status_now
 from partita.web.embeddings import Embeddings
 from partita.web.jobs import Jobs
@@ -38,7 +38,7 @@ V = TypeVar("V")
 _KEPT = 6
 """Sessions that stay in memory as they were last read."""
 _LISTED = 200
-"""Sessions whose counts of calls stay in memory."""
+"""Sessions whose counts of calls, and what they took, stay in memory."""
 _TRIES = 3
 """Readings of a session whose clusters change while they are read."""
 _UNSETTLED = "?"
@@ -172,6 +172,7 @@ class Desk:
         self._seen: _Kept[Seen] = _Kept(_KEPT)
         self._spends: _Kept[tuple[Spend, float]] = _Kept(_KEPT)
         self._tallies: _Kept[dict[str, int]] = _Kept(_LISTED)
+        self._amounts: _Kept[Amount] = _Kept(_LISTED)
 
     def seen(self, name: str) -> Seen:
         """The session called `name`, as it is now.
@@ -230,6 +231,14 @@ class Desk:
         newest = self._newest(record.id)
         kept = self._tallies.get(record.id, newest)
         return kept if kept is not None else self._tallies.keep(record.id, newest, tally(self.db, record.id))
+
+    def amount(self, record: SessionRecord) -> Amount:
+        """What a session has spent in all, without its images."""
+        newest = self._newest(record.id)
+        kept = self._amounts.get(record.id, newest)
+        if kept is not None:
+            return kept
+        return self._amounts.keep(record.id, newest, amount_of(self.db, record, self.prices))
 
     def _read(self, record: SessionRecord, stamp: _Stamp) -> Seen:
         last = self._seen.last(record.id)

@@ -12,7 +12,7 @@ from partita.steering import in_words
 from partita.web.clusters import head
 from partita.web.desk import Desk, Seen
 from partita.web.given import ADesk
-from partita.web.rendering import LARGE, MIDDLE, SMALL, Tile, page, session_url, tile, tiles
+from partita.web.rendering import AS_SHOWN, LARGE, MIDDLE, SMALL, Tile, page, session_url, tile, tiles
 from storage.calls import KINDS, TOLD, Call, Wanted, calls
 
 router = APIRouter()
@@ -69,7 +69,7 @@ def answer(name: str, number: int, desk: ADesk) -> Response:
     seen = desk.seen(name)
     wanted = Wanted((*KINDS, *TOLD[-1:]), only=number)
     found = next(calls(desk.db, seen.record.id, wanted), None) if 0 <= number < 2**63 else None
-    step = None if found is None else _step(seen, found, None)
+    step = None if found is None else _step(seen, found, None, AS_SHOWN)
     return page("answer", 200 if step else 404, **head(desk, name), tab="", step=step, number=number)
 
 
@@ -101,7 +101,7 @@ def _steps(desk: Desk, seen: Seen, item: str, shown_as: str, start: int) -> tupl
     return told, None
 
 
-def _step(seen: Seen, call: Call, item: str | None) -> Step:
+def _step(seen: Seen, call: Call, item: str | None, side: str | None = None) -> Step:
     about = call.about
     said = (call.conclusion or "").split()
     corrected = ""
@@ -122,8 +122,8 @@ def _step(seen: Seen, call: Call, item: str | None) -> Step:
     candidates: list[Any] = about.get("candidates", [])
     if item in candidates and len(said) == len(candidates):
         verdict = said[candidates.index(item)]
-    side = SMALL if sum(len(names) for _, names in sides) > 8 else MIDDLE
-    shown = [(label, list(tiles(seen, map(str, names), side))) for label, names in sides if names]
+    small = SMALL if sum(len(names) for _, names in sides) > 8 else MIDDLE
+    shown = [(label, list(tiles(seen, map(str, names), side or small))) for label, names in sides if names]
     return Step(call, shown, verdict, call.reason or call.reply, corrected)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.responses import Response
 
+from partita.estimate import count
 from partita.result import TEACHER
 from partita.stored import status_now
 from partita.web.desk import Desk
@@ -28,6 +29,8 @@ class Line:
     doing: Doing
     calls: int
     """Chat calls that were answered."""
+    spent: str
+    """Tokens and cost; empty where no token was counted."""
     progress: dict[str, Any] | None
     """How far a running one is."""
     of_teacher: bool
@@ -62,7 +65,9 @@ def _line(desk: Desk, record: SessionRecord) -> Line:
     asked = sum(calls.get(kind, 0) for kind in ("describe", "membership", "merge"))
     progress = record.progress if status == "running" else None
     doing, of_teacher = desk.work.doing(record, status), record.policy == TEACHER
-    return Line(record, doing, asked, progress, of_teacher, _strip(desk, record))
+    took = desk.amount(record)
+    spent = f"{count(took.tokens)} tokens, {took.price()}" if took.tokens or took.cost else ""
+    return Line(record, doing, asked, spent, progress, of_teacher, _strip(desk, record))
 
 
 def _strip(desk: Desk, record: SessionRecord) -> str | None:

@@ -12,6 +12,8 @@ from storage.items import Item, read_bytes
 
 SIDES = (192, 384, 1024)
 """Longest sides that pages ask for, in pixels, beside what the model was shown."""
+SMALL_QUALITY, AS_ASKED = 82, 90
+"""Of JPEGs on pages, and of those that a model is shown."""
 _KEPT_BYTES = 96 * 2**20
 
 
@@ -19,11 +21,11 @@ class Pictures:
     """JPEGs by content and size; the most recently shown 96 MiB of them stay. For any thread."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[str, int], bytes] = OrderedDict()
+        self._kept: OrderedDict[tuple[str, int, int], bytes] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
 
-    def jpeg(self, item: Item, side: int, root: Path) -> bytes:
+    def jpeg(self, item: Item, side: int, root: Path, quality: int = SMALL_QUALITY) -> bytes:
         """An image of the collection in `root` as a JPEG without metadata, at most `side` pixels long.
 
         Raises:
@@ -32,12 +34,12 @@ class Pictures:
         """
         if item.text is not None:
             raise UsageError(f"{item.name} is a text and has no picture")
-        key = item.content_hash, side
+        key = item.content_hash, side, quality
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)
                 return self._kept[key]
-        jpeg = encode_image(read_bytes(item, root), side, quality=82)
+        jpeg = encode_image(read_bytes(item, root), side, quality=quality)
         with self._lock:
             if key not in self._kept:
                 self._kept[key] = jpeg

@@ -24,6 +24,8 @@ _HERE = Path(__file__).parent
 STATIC = _HERE / "static"
 SMALL, MIDDLE, LARGE = 192, 384, 1024
 """Longest sides of pictures on pages, in pixels."""
+AS_SHOWN = "model"
+"""The size in which the model was shown it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ def session_url(name: str, *path: object, **query: object) -> str:
     return f"/s/{quote(name, safe='')}{parts}" + (f"?{asked}" if asked else "")
 
 
-def tile(seen: Seen, name: str, side: int = SMALL) -> Tile:
+def tile(seen: Seen, name: str, side: int | str = SMALL) -> Tile:
     """An item by its name."""
     number = seen.numbers[name]
     row = seen.rows[number] if seen.rows[number].position == number else seen.item(number)
@@ -101,6 +103,6 @@ def tile(seen: Seen, name: str, side: int = SMALL) -> Tile:
     )
 
 
-def tiles(seen: Seen, names: Iterable[str], side: int = SMALL) -> Iterator[Tile]:
+def tiles(seen: Seen, names: Iterable[str], side: int | str = SMALL) -> Iterator[Tile]:
     """Items by their names; those that the session doesn't have are left out."""
     return (tile(seen, name, side) for name in names if name in seen.numbers)

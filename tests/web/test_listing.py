@@ -9,6 +9,11 @@ from pathlib import Path
 
 from PIL import Image
 
+from partita.estimate import count
+from partita.prices import load_prices
+from partita.spend import spend_of
+from serving.images import encode_image
+from storage.sessions import load_items, load_session
 from tests.web.conftest import Finished, Site, Sites
 
 
@@ -25,6 +30,25 @@ def test_a_strip_shows_the_first_of_each_cluster_and_changes_with_them(site: Sit
         assert other != address
         with Image.open(io.BytesIO(client.get(other).content)) as picture:
             assert picture.size == (4 * 96 + 3 * 6, 96)
+
+
+def test_what_each_session_spent_is_told_as_the_command_line_does(site: Site) -> None:
+    total = spend_of(site.db, "s", load_prices()).total
+    with site.client() as client:
+        told = client.get("/").text
+    assert f"<b>{total.calls - 60:,}</b> calls" in told  # embeddings are no calls to the agents' model
+    assert f"{count(total.tokens)} tokens, {total.price()}" in told
+
+
+def test_an_answer_shows_pictures_as_the_model_was_shown_them(site: Site) -> None:
+    with site.client() as client:
+        page = client.get("/s/s/a/150").text
+        address = unescape(re.findall(r'<img src="([^"]*/picture[^"]*)"', page)[0])
+        assert "side=model" in address
+        number = int(address.split("/")[4])
+        item = next(row for row in load_items(site.db, load_session(site.db, "s").id) if row.position == number)
+        file = Path(load_session(site.db, "s").collection) / item.name
+        assert client.get(address).content == encode_image(file.read_bytes(), 768)
 
 
 def test_pictures_that_are_gone_leave_gaps(finished: Finished, sites: Sites, tmp_path: Path) -> None:
