@@ -87,6 +87,8 @@ class Parameters(BaseModel):
         if re.match(r"https?://[^/]*@", url):
             key = "PARTITA_EMBED_API_KEY" if info.field_name == "embed_endpoint" else "PARTITA_API_KEY"
             raise ValueError(f"the URL holds a user name or password; leave it out and set {key}")
+        if "?" in url or "#" in url:  # a key, perhaps: it must not get as far as a command line or an address
+            raise ValueError("the URL has a query (?…) or a fragment (#…); give the base URL only")
         return url.rstrip("/")
 
     @field_validator("embed_mode")
