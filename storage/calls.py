@@ -47,6 +47,8 @@ class Wanted:
     """Only so many, the last ones."""
     only: int | None = None
     """The one with this id."""
+    after: int | None = None
+    """Those that were written after the one with this id."""
     story: Collection[str] | None = None
     """For ``item`` its story: besides, answers that decided about it, and merges in which any of these took part."""
 
@@ -211,6 +213,8 @@ def _query(session_id: str, wanted: Wanted, nodes: Collection[int]) -> Select[An
         if wanted.story is not None:
             anywhere.append(answers.c.kind == "merge")
         query = query.where(or_(literal(False), *anywhere))
+    if wanted.after is not None:
+        query = query.where(answers.c.id > wanted.after)
     if wanted.only is not None:
         query = query.where(answers.c.id == wanted.only)
     if wanted.conclusion is not None:

@@ -23,6 +23,7 @@ from partita.web import (
     prompts,
     steer,
     strip,
+    trace,
     tree,
     trials,
 )
@@ -40,7 +41,7 @@ _STATUS: dict[type[PartitaError], int] = {
 }
 
 
-PAGES = (listing, clusters, item, map, tree, compare, steer, going_on, fork, begin, trials, prompts, strip)
+PAGES = (listing, clusters, item, map, tree, compare, steer, going_on, fork, begin, trials, prompts, strip, trace)
 """Modules with a `router` of their own."""
 
 

@@ -69,7 +69,7 @@ def answer(name: str, number: int, desk: ADesk) -> Response:
     seen = desk.seen(name)
     wanted = Wanted((*KINDS, *TOLD[-1:]), only=number)
     found = next(calls(desk.db, seen.record.id, wanted), None) if 0 <= number < 2**63 else None
-    step = None if found is None else _step(seen, found, None, AS_SHOWN)
+    step = None if found is None else step_of(seen, found, None, AS_SHOWN)
     return page("answer", 200 if step else 404, **head(desk, name), tab="", step=step, number=number)
 
 
@@ -97,11 +97,12 @@ def _steps(desk: Desk, seen: Seen, item: str, shown_as: str, start: int) -> tupl
             continue
         if len(told) == STEPS:
             return told, place
-        told.append(_step(seen, call, shown_as))
+        told.append(step_of(seen, call, shown_as))
     return told, None
 
 
-def _step(seen: Seen, call: Call, item: str | None, side: str | None = None) -> Step:
+def step_of(seen: Seen, call: Call, item: str | None, side: str | None = None) -> Step:
+    """One answer as a page shows it, from the side of an item where one is given."""
     about = call.about
     said = (call.conclusion or "").split()
     corrected = ""

@@ -91,8 +91,67 @@ def test_from_the_list_to_a_picture_and_why_it_is_there(site: Site, tabs: Tabs) 
     assert shown == sorted(shown) and len(shown) == 60
 
 
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_filtered_forked_and_compared(
+    kind: str, request: pytest.FixtureRequest, sites: Sites, tabs: Tabs, tmp_path: Path
+) -> None:
+    url = request.getfixturevalue("postgres_url") if kind == "postgresql" else f"sqlite:///{tmp_path}/own.db"
+    with answering(Truth(numbers(60, 5))) as truth:
+        folder = truth.write(tmp_path / "c")
+        cluster(folder, "kind", session="s", db=url, endpoint=truth.url, embed_mode="native")
+        site = sites(url)
+        tab = open_session(tabs, site)
+        tab.get_by_role("link", name="Trace").click()
+        everything = tab.locator(".step").count()
+        tab.locator("select[name=kind]").select_option("membership")
+        tab.locator("select[name=conclusion]").select_option("NO")
+        send(tab, tab.get_by_role("button", name="Filter"))
+        verdicts = tab.locator(".step .verdict").all_inner_texts()
+        assert verdicts and set(verdicts) == {"NO"} and len(verdicts) < everything
+        tab.locator("select[name=conclusion]").select_option("")
+        send(tab, tab.get_by_role("button", name="Filter"))
+        first = tab.locator(".step").first.locator("a").first.inner_text()
+        while (later := tab.get_by_role("link", name="Later answers")).count():
+            later.click()
+        assert int(tab.locator(".step").first.locator("a").first.inner_text()) > int(first)
+        tab.locator("input[name=item]").fill("images/0007.png")
+        send(tab, tab.get_by_role("button", name="Filter"))
+        assert all("images/0007.png" in step for step in map(inner, tab.locator(".step").all()))
+        tab.locator(".step").first.locator("a").first.click()
+        tab.locator(".side a").last.click()
+        tab.locator(".facts-of a").first.click()
+
+        tab.get_by_role("link", name="Fork", exact=True).click()
+        yaml = tab.locator("textarea")
+        yaml.fill(yaml.input_value().replace("single odd representative", "single odd picture"))
+        send(tab, tab.get_by_role("button", name="Check"))
+        assert "merge" in tab.locator("main").inner_text()
+        tab.get_by_label("name of the new session").fill("forked")
+        send(tab, tab.get_by_role("button", name="Fork and run"))
+        assert tab.url.endswith("/s/forked") and tab.get_by_text("answers taken over: 60 describe").first.is_visible()
+        tab.locator(".pill.done").first.wait_for(timeout=60_000)
+        assert clusters(site.db) == {frozenset(c.items) for c in result_of(site.db, "forked").clusters}
+
+        tab.goto(f"{site.base}/")
+        tab.get_by_label("compare s", exact=True).check()
+        tab.get_by_label("compare forked", exact=True).check()
+        send(tab, tab.get_by_role("button", name="Compare two"))
+        assert "1.000" in tab.locator(".figures").inner_text() and tab.locator(".matched").count() == 5
+        tab.locator(".matched a").first.click()
+        assert tab.locator(".tile").count() >= 5
+
+
+def inner(step: Locator) -> str:
+    """What is in a step, names in addresses and titles too."""
+    return step.inner_html()
+
+
 LOOKS = {"light": {"scheme": "light"}, "dark": {"scheme": "dark"}, "narrow": {"width": 390, "has_touch": True}}
-PAGES = ("/", "/s/s", "/s/s/c/1", "/s/s/i/0", "/s/s/doubts", "/s/s/corrections", "/s/s/a/150", "/s/nobody")
+PAGES = (
+    "/", "/s/s", "/s/s/c/1", "/s/s/i/0", "/s/s/doubts", "/s/s/corrections", "/s/s/a/150", "/s/nobody", "/s/s/trace",
+    "/s/s/tree", "/s/s/map", "/s/s/compare", "/s/s/fork", "/new", "/prompts", "/prompts/suit", "/prompts/draft",
+    "/prompts/edit?session=s",
+)  # fmt: skip
 _PLAIN = """() => {
   const named = (one) => (one.labels?.length || one.getAttribute("aria-label") || one.textContent.trim() || one.alt);
   const shown = (one) => one.checkVisibility();
