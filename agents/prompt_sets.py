@@ -126,7 +126,7 @@ def parse_prompts(text: str, criterion: str | None, where: str) -> PromptSet:
         raw = yaml.load(text, _WithoutAliases)
     except (yaml.YAMLError, ValueError, RecursionError) as e:  # a date such as 2026-99-99 is a ValueError
         mark = getattr(e, "problem_mark", None)
-        line = f" line {mark.line + 1}" if mark else ""
+        line = f" line {mark.line + 1}:" if mark else ""
         problem = getattr(e, "problem", None) or "syntax error"
         raise PromptError(
             f"{where}:{line} no valid YAML ({problem}); compare with `partita prompts show default`"
@@ -177,7 +177,7 @@ def shipped_set(name: str, criterion: str | None = None) -> PromptSet:
     """A set that comes with Partita, by its name; ``criterion`` fills the variable of the default set."""
     if name not in shipped_names():
         near = difflib.get_close_matches(name, shipped_names(), n=1)
-        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(shipped_names())}"
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(shipped_names())}."
         raise PromptError(f"no prompt set is called {name!r}: {hint} Your own file works with --prompts FILE")
     return read_prompt_file(SHIPPED / f"{name}.yaml", criterion if criterion is not None else name)
 

@@ -12,6 +12,8 @@ from storage.errors import Paused
 from storage.ledger import Answer
 from storage.shown import items_shown
 
+USED_UP = "the budget of "
+"""How every `Paused` of a budget begins."""
 Cost = Callable[[str, int, int, int], float]
 """What a call costs in USD, from its kind and its prompt, completion and cached prompt tokens."""
 
@@ -93,12 +95,11 @@ class Budget:
     def _check(self, kind: str, held: float) -> None:
         if self.max_calls is not None and kind != "embed" and self.calls >= self.max_calls:
             raise Paused(
-                f"the budget of {self.max_calls} calls is used up; "
-                f"{self._go_on} with a larger --max-calls goes on from here"
+                f"{USED_UP}{self.max_calls} calls is used up; {self._go_on} with a larger --max-calls goes on from here"
             )
         if self.max_cost is not None and self.cost + self._held + held > self.max_cost:
             raise Paused(
-                f"the budget of {self.max_cost:g} USD would be passed by another call; "
+                f"{USED_UP}{self.max_cost:g} USD would be passed by another call; "
                 f"{self._go_on} with a larger --max-cost goes on from here"
             )
 

@@ -111,7 +111,7 @@ def _spent(watch: Watch, shown: list[Estimate], began: float) -> list[str]:
     seconds = time.monotonic() - began
     parts = [f"{p.done}/{p.total}"] if p.total else []
     made = p.earlier + p.calls
-    parts.append(f"{made} of ~{count(shown[0].calls.likely)} calls" if shown else f"{made} calls")
+    parts.append(_calls(made, shown[0].calls.likely if shown else None))
     if p.cost:
         parts.append(f"{'~' if shown and not shown[0].job.price.known else ''}{p.cost:.2f} USD")
     if p.clusters:
@@ -137,10 +137,15 @@ def how_far(progress: Mapping[str, Any]) -> list[str]:
     parts = [
         (f"{plain(p['part'])}: " if p["part"] else "") + stage + (f" {p['done']}/{p['total']}" if p["total"] else "")
     ]
-    parts.append(f"{p['calls']} of ~{count(p['expected'])} calls" if p["expected"] else f"{p['calls']} calls")
+    parts.append(_calls(p["calls"], p["expected"]))
     if p["cost"]:
         parts.append(f"{p['cost']:.2f} USD")
     return parts + [f"{p[what]} {what}" for what in ("clusters", "unknown") if p[what]]
+
+
+def _calls(made: int, expected: float | None) -> str:
+    """Calls that were made, and of how many, until they are more than was expected."""
+    return f"{made:,} of ~{count(expected)} calls" if expected and made <= expected else f"{made:,} calls"
 
 
 def _clock(seconds: float) -> str:
@@ -203,7 +208,7 @@ def print_result(console: Console, result: Result) -> None:
     if result.clusters:
         title = f"{result.items} items by {escape(repr(result.criterion))}"
         title += ", as it stands so far" if result.status == "running" else ""
-        table = Table(title=title, title_justify="left", box=None)
+        table = Table(title=title, title_justify="left", box=None, expand=True)
         table.add_column("#", justify="right", style="dim", no_wrap=True, min_width=3)
         table.add_column("cluster", style="bold", no_wrap=True, min_width=14, max_width=28)
         table.add_column("items", justify="right", no_wrap=True, min_width=5)

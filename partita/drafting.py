@@ -56,7 +56,7 @@ def spent(calls: int, tokens: int, cost: float, price_known: bool) -> str:
     said = f"{calls} call{'s' if calls > 1 else ''}, {count(tokens)} tokens"
     if not cost:
         return f"{said}, at no cost"
-    return f"{said}, {'' if price_known else 'about '}{money(cost, 'USD')}"
+    return f"{said}, {money(cost, 'USD', known=price_known)}"
 
 
 def check_can_draft(parameters: Parameters, criterion: str) -> str:

@@ -387,11 +387,13 @@ def count(number: float) -> str:
     return f"{number:.0f}"
 
 
-def money(amount: float, currency: str) -> str:
-    """An amount for people."""
+def money(amount: float, currency: str, *, known: bool = True) -> str:
+    """An amount for people; "about" so much where the price is not known."""
     if not amount:
         return "nothing"
-    return f"{amount:,.2f} {currency}" if amount >= 0.01 else f"under 0.01 {currency}"
+    if amount < 0.01:
+        return f"under 0.01 {currency}"
+    return f"{'' if known else 'about '}{amount:,.2f} {currency}"
 
 
 def duration(seconds: float) -> str:

@@ -191,7 +191,7 @@ def _read(path: Path) -> _Table:
         raise UsageError(f"{path}: can't be read as a UTF-8 text file ({e}); {_FORM}") from None
     except (yaml.YAMLError, ValueError) as e:  # a date such as 2026-99-99 is a ValueError
         mark = getattr(e, "problem_mark", None)
-        line = f" line {mark.line + 1}" if mark else ""
+        line = f" line {mark.line + 1}:" if mark else ""
         problem = getattr(e, "problem", None) or "a value that is none"
         raise UsageError(f"{path}:{line} no valid YAML ({problem}); {_FORM}") from None
     if not isinstance(raw, Mapping):

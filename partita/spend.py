@@ -57,7 +57,7 @@ class Amount:
         """The cost in words."""
         if not self.cost:
             return "at no cost"
-        return f"{'about ' if self.assumed or self.uncounted else ''}{money(self.cost, CURRENCY)}"
+        return money(self.cost, CURRENCY, known=not (self.assumed or self.uncounted))
 
     def __add__(self, other: Amount) -> Amount:
         return Amount(*(getattr(self, field.name) + getattr(other, field.name) for field in fields(Amount)))
@@ -108,11 +108,13 @@ class Spend:
     """Whether it holds a teacher's answers, and so never has a partition."""
 
     def line(self) -> str:
-        """The total in a few words."""
+        """The total in a few words. Calls are those that `--max-calls` counts: embeddings are told apart."""
         t = self.total
         if not t.calls:
             return "nothing"
-        calls = f"{t.calls:,} calls, {count(t.tokens)} tokens" + (f", {t.images:,} images shown" if t.images else "")
+        embed = self.stages["embed"].calls
+        calls = f"{t.calls - embed:,} calls" + (f" and {embed:,} embedding{'' if embed == 1 else 's'}" if embed else "")
+        calls += f", {count(t.tokens)} tokens" + (f", {t.images:,} images shown" if t.images else "")
         return f"{calls}, {t.price()}"
 
     def to_json(self) -> dict[str, Any]:

@@ -74,7 +74,9 @@ def _key(session_id: str) -> int:
 
 
 def _busy(name: str) -> SessionBusy:
-    return SessionBusy(f"Another process is working on the session {name!r}: wait for it, or stop it and try again.")
+    return SessionBusy(
+        f"Another process is working on the session {name!r}: wait for it, or `partita pause {name}` and try again."
+    )
 
 
 @contextmanager

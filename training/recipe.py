@@ -140,7 +140,8 @@ def read_settings(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise UsageError(f"{path}: no such file; `partita train --show-config` prints one to begin with") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        why = " ".join(str(error).split())[:200]
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        why = f"line {mark.line + 1}: {problem}" if mark and problem else " ".join(str(error).split())[:200]
         raise UsageError(f"{path} can't be read as YAML ({why}); compare with `partita train --show-config`") from None
     if told is None:
         return {}

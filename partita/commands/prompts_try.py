@@ -68,12 +68,12 @@ def command(prompts: str, session: str, items: int, chosen: tuple[str, ...], db:
     say = output()
     for one in trial.tried:
         _tell(say, one, texts)
-    say.print(escape(plain(trial.line())), highlight=False, soft_wrap=True)
+    say.print(escape(plain(trial.line())), highlight=False)
 
 
 def _tell(console: Console, one: Tried, texts: Mapping[str, str]) -> None:
     """A question, and below it what was and what is said."""
-    console.print(Text(_question(one, texts), style="bold"), soft_wrap=True)
+    console.print(Text(_question(one, texts), style="bold"))
     before = [] if one.before is None else _answer(one.before)
     _print(console, "before", before or [("the session did not ask this", "dim")])
     if one.now is not None:
@@ -91,8 +91,8 @@ def _question(one: Tried, texts: Mapping[str, str]) -> str:
         a, b = (_listed(side, texts) for side in one.representatives)
         return f"is cluster {first} ({a}) the same as cluster {second} ({b})?"
     shown = _listed(one.representatives[0], texts)
-    where = f"its own cluster {second}" if one.within else f"cluster {second}, not its own"
-    return f"does {_listed(one.candidates, texts)} belong with {shown}? ({where}{_sure(one)})"
+    where = f"its own cluster {second}{_sure(one)}" if one.within else f"cluster {second}, not its own"
+    return f"does {_listed(one.candidates, texts)} belong with {shown}? ({where})"
 
 
 def _sure(one: Tried) -> str:

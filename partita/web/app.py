@@ -70,7 +70,10 @@ def build_app(desk: Desk) -> FastAPI:
 def _handler(tell: Callable[[Exception], tuple[int, str]]) -> Callable[[Request, Exception], Awaitable[Response]]:
     async def answer(request: Request, error: Exception) -> Response:
         status, why = tell(error)
-        return page("error", status, why=why)
+        # A form that was sent has an address of its own, to which nobody can go back.
+        of_session = request.url.path.startswith("/s/") and not isinstance(error, UnknownSession)
+        session = request.path_params.get("name") if of_session else None
+        return page("error", status, why=why, session=session)
 
     return answer
 

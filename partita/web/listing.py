@@ -8,6 +8,7 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.responses import Response
 
+from graphs.budget import USED_UP
 from partita.estimate import count
 from partita.result import TEACHER
 from partita.stored import status_now
@@ -35,6 +36,8 @@ class Line:
     """How far a running one is."""
     of_teacher: bool
     """Whether it holds a teacher's answers, and so has no clusters."""
+    used_up: bool
+    """Whether it paused before it passed a limit: going on wants another one, or none, said where it can be written."""
     strip: str | None
     """The address of its strip of pictures; None for texts, and while there are no clusters."""
 
@@ -67,7 +70,8 @@ def _line(desk: Desk, record: SessionRecord) -> Line:
     doing, of_teacher = desk.work.doing(record, status), record.policy == TEACHER
     took = desk.amount(record)
     spent = f"{count(took.tokens)} tokens, {took.price()}" if took.tokens or took.cost else ""
-    return Line(record, doing, asked, spent, progress, of_teacher, _strip(desk, record))
+    used_up = status == "paused" and (record.why or "").startswith(USED_UP)
+    return Line(record, doing, asked, spent, progress, of_teacher, used_up, _strip(desk, record))
 
 
 def _strip(desk: Desk, record: SessionRecord) -> str | None:

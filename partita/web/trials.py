@@ -253,4 +253,9 @@ def _with_endpoints(db: Database) -> list[SessionRecord]:
 
 
 def _gone() -> Response:
-    return page("error", 404, why="This is no longer known: drafts are among the prompts, trials are kept nowhere.")
+    return page(
+        "error",
+        404,
+        why="This is no longer known: drafts are among the prompts, trials are kept nowhere.",
+        session=None,
+    )

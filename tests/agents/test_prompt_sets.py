@@ -84,7 +84,7 @@ def test_unknown_names_get_a_hint():
         ("name: x\ncriterion: c\ndescribe: 'd $criterion'\n", "--by"),
         ('name: x\ncriterion: c\ndescribe: "a\\0b"\n', "NUL"),
         ('name: x\ncriterion: c\ndescribe: d\nmembership: <CONCLUSION>\nmerge: <CONCLUSION>\nvalues: ["a\\0b"]', "NUL"),
-        ("values: [&a " + "x" * 100_000 + ", *a" * 30_000 + "]", "line 1 .* alias"),
+        ("values: [&a " + "x" * 100_000 + ", *a" * 30_000 + "]", "line 1: .* alias"),
         ("a: " + "x" * 300_000, "256 KiB"),
     ],
     ids=str.__len__,

@@ -95,7 +95,7 @@ def test_where_the_users_table_is(monkeypatch):
         ("written: yesterday\nprices: {}", "written: is not"),
         ("- a\n- b", "not a mapping"),
         ("", "not a mapping"),
-        ("prices: {m: {input: 1", "line 1 no valid YAML"),
+        ("prices: {m: {input: 1", "line 1: no valid YAML"),
         ("written: 2026-99-99\nprices: {}", "no valid YAML"),
         ("prices: {m: !!python/object/apply:os.getcwd []}", "no valid YAML"),
     ],

@@ -295,7 +295,7 @@ def test_trying_from_the_command_line(verb, world, own, monkeypatch):
     tried = verb("try", own, "s")
     assert "11 calls to truth" in tried.stderr
     assert "before  YES “They agree.”" in tried.stdout and "now     NO “They differ.”" in tried.stdout
-    assert "verdicts changed" in tried.stdout and "11 calls, 1,100 tokens" in tried.stdout
+    assert "verdicts changed" in tried.stdout and "11 calls, 1,100 tokens" in " ".join(tried.stdout.split())
     as_json = json.loads(verb("try", own, "s", "--items", 1, "--json").stdout)
     assert as_json["calls"] == len(as_json["tried"]) == 4 and as_json["name"] == "own"
     assert "from its ledger" in verb("try", "type", "s").stdout

@@ -128,6 +128,7 @@ def test_the_tables_add_up_at_80_columns(verb):
     assert [row.split()[0] for row in stages[1:]] == ["describe", "embed", "membership", "merge", "total"]
     assert [row.split()[0] for row in clusters[1:]] == ["1", "2", "3", "4", "total"]
     assert lines[0] == "session s is done" and lines[1].startswith("spent: ") and lines[1].endswith(" USD")
+    assert " calls and 40 embeddings, " in lines[1], "calls are those of --max-calls"
     assert verb("show", "s").splitlines()[-1] == lines[1]
 
 
@@ -143,7 +144,7 @@ def test_before_there_is_a_partition(verb):
     assert said["clusters"] == [] and said["not_in_a_cluster"] == said["total"] and said["total"]["calls"] >= 10
     shown = verb("spend", "early", priced=False)
     assert "session early is paused" in shown and "there is no partition yet; `partita resume early`" in shown
-    assert "about " in shown and "no price of truth is known" in shown
+    assert "under 0.01 USD" in shown and "no price of truth is known" in shown
 
 
 def test_nothing_was_spent(verb):

@@ -66,6 +66,8 @@ def test_every_verb_takes_texts(cli, truth, tmp_path):
     assert score["nmi"] == pytest.approx(1) and score["items"] == 60
 
     first = result["clusters"][0]["items"][0]
+    narrow = cli("show", "s", COLUMNS="80").out.splitlines()
+    assert narrow[1].split()[:3] == ["#", "cluster", "items"] and max(map(len, narrow)) <= 80
     shown = cli("show", "s", COLUMNS="160").out
     assert f"{first} “A text, with a comma, of two lines," in shown
     traced = cli("trace", "s", "--item", first, COLUMNS="160").out

@@ -315,6 +315,15 @@ def test_by_keys(site: Site, tabs: Tabs) -> None:
         press("Enter")
     assert picked in first.items and picked in standing(site.db)[second.name]
 
+    for key in ("j", "x", "m"):
+        press(key)
+    assert tab.evaluate("document.activeElement.name") == "to", "at once, however many pictures stand between"
+    tab.locator("#steer [name=called]").focus()
+    tab.keyboard.type("by itself")
+    with tab.expect_navigation():
+        press("Enter")
+    assert len(standing(site.db)["by itself"]) == 1
+
     tab.keyboard.press("j")
     tab.keyboard.press("Enter")
     tab.wait_for_url("**/i/*")
@@ -522,6 +531,6 @@ def test_a_server_that_is_gone_is_told(finished: Finished, tmp_path: Path, tabs:
 
     with shown(finished.copy(tmp_path)) as site, at_work(site.db):
         tab = open_session(tabs, site)
-    tab.locator("#live.stale").wait_for()
+    tab.get_by_text("No answer from partita web").wait_for()
     assert tab.locator(".cluster").count() == 5, "what was shown is still there"
     tabs.wrong = [said for said in tabs.wrong if "net::ERR" not in said]

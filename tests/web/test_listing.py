@@ -13,7 +13,8 @@ from partita.estimate import count
 from partita.prices import load_prices
 from partita.spend import spend_of
 from serving.images import encode_image
-from storage.sessions import load_items, load_session
+from storage.items import FailedItem
+from storage.sessions import add_items, list_sessions, load_items, load_session
 from tests.web.conftest import Finished, Site, Sites
 
 
@@ -49,6 +50,20 @@ def test_an_answer_shows_pictures_as_the_model_was_shown_them(site: Site) -> Non
         item = next(row for row in load_items(site.db, load_session(site.db, "s").id) if row.position == number)
         file = Path(load_session(site.db, "s").collection) / item.name
         assert client.get(address).content == encode_image(file.read_bytes(), 768)
+
+
+def test_what_a_session_is_made_of_and_what_could_not_be_read(site: Site) -> None:
+    (record,) = list_sessions(site.db)
+    add_items(site.db, record.id, [FailedItem("<b>.png", "it is empty")])
+    with site.client() as client:
+        page = client.get("/s/s").text
+        assert record.collection in page and "policy evidence" in page
+        assert f'href="/prompts/{record.prompt_set_hash}"' in page
+        assert "in no cluster: 1<" in page and "&lt;b&gt;.png" in page and "it is empty" in page
+        assert client.get(f"/prompts/{record.prompt_set_hash}").status_code == 200
+        wrong = client.get("/s/s/c/99")
+        assert wrong.status_code == 400 and "Back to <bdi>s</bdi>" in wrong.text
+        assert "Back to" not in client.get("/s/none").text + client.get("/begun/s/x").text
 
 
 def test_pictures_that_are_gone_leave_gaps(finished: Finished, sites: Sites, tmp_path: Path) -> None:

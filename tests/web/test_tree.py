@@ -113,7 +113,7 @@ def test_a_union_is_told_with_answer_odds_and_reason(db, tmp_path):
         low, high = section(page.text, "low"), section(page.text, "high")
     assert page.status_code == 200
     assert "6 items · 2 founding groups" in said(low) and "8 items · 1 founding group" in said(high)
-    assert "One of the seeds that the search began with. 4 items joined" in said(low)
+    assert "One of the seeds that the search began with. 3 more items joined" in said(low)
     assert "UNITED with a group of 2 · log-odds +4.2" in said(low)
     assert f"answer {united}" in said(low) and f'href="/s/s/a/{united}"' in low
     assert f"founded on answer {founded}" in said(low)

@@ -152,7 +152,9 @@ def test_a_session_is_resumed_paused_and_resumed_to_its_end(any_site, truth, tmp
     needed = len(truth.asked)
     truth.asked.clear()
     begun(site.url, truth, tmp_path)
-    assert 'action="/s/s/resume"' in site.get("/s/s") and 'action="/s/s/resume"' in site.get("/")
+    assert 'action="/s/s/resume"' in site.get("/s/s")
+    listed = site.get("/")
+    assert 'action="/s/s/resume"' not in listed and "Resume…" in listed, "a limit is not lifted by one click"
     made = len(truth.asked)
 
     truth.at = made + 10

@@ -6,6 +6,7 @@ document.documentElement.classList.add("scripted");
 // -- what changes while a page is open ------------------------------------------------------------------------------
 
 const STALE = 3; // so many looks in a row without an answer, and the page says so
+const away = document.getElementById("away");
 
 function live(element, missed = 0) {
   const every = Number(element.dataset.every) || 5000;
@@ -18,9 +19,10 @@ function live(element, missed = 0) {
       if (!answer.ok) throw new Error(answer.status);
       html = await answer.text();
     } catch {
-      element.classList.toggle("stale", missed + 1 >= STALE);
+      if (missed + 1 >= STALE && away) away.hidden = false;
       return live(element, missed + 1);
     }
+    if (missed && away) away.hidden = true;
     const fresh = new DOMParser().parseFromString(html, "text/html").getElementById(element.id);
     if (!fresh) return live(element);
     if (fresh.outerHTML !== element.outerHTML) {
@@ -113,6 +115,12 @@ document.addEventListener("change", (event) => {
 if (form) {
   const here = form.querySelector("[data-here]");
   if (here) here.value = location.pathname + location.search;
+  // Enter behind a name for a new cluster means that one, whichever button is the first.
+  form.elements.called.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter") return;
+    event.preventDefault();
+    form.querySelector("[value=split]:enabled")?.click();
+  });
   tell();
 }
 
@@ -180,6 +188,8 @@ document.addEventListener("keydown", (event) => {
       tell();
       follow();
     }
+  } else if (event.key === "m") {
+    if (form?.classList.contains("open")) form.querySelector(chosen("item").length ? "select" : "button:enabled, input[name=why]").focus();
   } else if (event.key === "Escape") {
     for (const box of chosen()) box.checked = false;
     tell();
