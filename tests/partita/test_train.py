@@ -126,6 +126,8 @@ def test_killed_it_goes_on_bit_for_bit(cli, world):
 
 def test_what_is_held_out_stays_held_out_when_the_collection_changes(cli, world):
     images, training = world / "patches", world / "out" / "training"
+    # So many that the last is drawn after the collection has changed, however far it comes before it is killed.
+    (world / "few.yaml").write_text(yaml.safe_dump(SETTINGS | {"epochs": 4, "patience": 4}))
     with cli.start(*words("embedder")) as process:
         until(world / "out", 1)
         process.send_signal(signal.SIGKILL)
