@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from agents.prompt_sets import PromptSet
-from agents.questions import Sampling
 from graphs.asking import Asker
 from graphs.budget import Budget
 from graphs.relational import GRAPH
@@ -247,9 +246,7 @@ async def _work(
             embedder=connection.embedder,
             ledger=ledger,
             answers=await asyncio.to_thread(lambda: ledger.load(vectors=not graph_is_there)),
-            sampling=Sampling(
-                p.model, p.temperature, p.max_tokens, p.seed, p.longest_side, constrain=bool(p.constrain)
-            ),
+            sampling=p.sampling,
             gallery=Gallery(found.items, p.longest_side),
             concurrency=p.concurrency,
             budget=Budget(limits.max_calls, limits.max_cost, call_cost(limits.prices, p), record.name),

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, ValidationInfo, field_validator
 
+from agents.questions import Sampling
 from serving.llava.about import read_about
 from serving.sentences import PACKAGED
 from storage.errors import UsageError
@@ -104,6 +105,14 @@ class Parameters(BaseModel):
         if candidates != 1 and info.data.get("policy") == "paper":
             raise ValueError("policy paper asks about one candidate at a time: leave it out, or give 1")
         return candidates
+
+    @property
+    def sampling(self) -> Sampling:
+        """How the chat model is asked, once it is known which it is."""
+        assert self.model is not None
+        return Sampling(
+            self.model, self.temperature, self.max_tokens, self.seed, self.longest_side, constrain=bool(self.constrain)
+        )
 
     @property
     def embeds_natively(self) -> bool:

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from agents.prompt_sets import PromptSet
-from agents.questions import Sampling
 from graphs.asking import Asker, Chat, Embedder
 from graphs.asking import Gallery as Parts
 from graphs.budget import Budget
@@ -150,7 +149,7 @@ async def teaching(
             embedder=_NoEmbedder(),
             ledger=ledger,
             answers=await asyncio.to_thread(ledger.load),
-            sampling=_sampling(stored),
+            sampling=stored.sampling,
             gallery=source.gallery,
             concurrency=stored.concurrency,
             budget=source.budget,
@@ -239,11 +238,6 @@ def _csv(teacher: str) -> Path:
             "a CSV with labels"
         )
     return path
-
-
-def _sampling(p: Parameters) -> Sampling:
-    assert p.model
-    return Sampling(p.model, p.temperature, p.max_tokens, p.seed, p.longest_side, constrain=bool(p.constrain))
 
 
 def _begun(db: Database, fresh: SessionRecord, found: Collection) -> SessionRecord:

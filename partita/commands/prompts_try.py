@@ -19,7 +19,8 @@ from partita.prices import find_prices
 from partita.prompts import choose
 from partita.settings import read_environment
 from partita.stored import result_of
-from partita.trying import ITEMS, MOST_ITEMS, Said, Tried, plan_trial, try_prompts
+from partita.trial_questions import Said, Tried
+from partita.trying import ITEMS, MOST_ITEMS, plan_trial, try_prompts
 from storage.database import open_database
 from storage.errors import Paused
 from storage.sessions import load_session

@@ -16,7 +16,8 @@ from partita.keys import find_keys
 from partita.prompts import Chosen
 from partita.result import TEACHER
 from partita.settings import EMBEDDED, Parameters, read_environment
-from partita.trying import Plan, Said, Trial, Tried, try_prompts
+from partita.trial_questions import Said, Tried
+from partita.trying import Plan, Trial, try_prompts
 from partita.web.desk import Desk, Seen
 from partita.web.given import ADesk
 from partita.web.jobs import Job
