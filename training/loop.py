@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from serving.llava.sight import Pixels
 from storage.errors import UsageError
+from training.descent import REMEDY, Descent, groups_of
 from training.losses import Losses
 from training.pictures import augmented
 from training.rate import rate_after
@@ -27,7 +28,6 @@ AT_ONCE = 64
 """Images that a device sees in one pass: where the tower is trained, they are what takes the memory."""
 Report = Callable[[int, int, Mapping[str, float]], None]
 """Called after every step with (steps done in the epoch, steps of the epoch, what the step measured)."""
-_SETTLED = "train with a lower `rate` in another --out, or look at the labels"
 _STEEPEST = math.log(100) - 1e-5
 """Of logit_scale: β is at most 100 (METHOD 2), and where it is cut off nothing would lead it back."""
 
@@ -103,10 +103,8 @@ class Loop:
         self._accelerator, self._recipe, self._pixels, self._augment = accelerator, recipe, pixels, augment
         self._module: Any = accelerator.prepare(losses)
         self._scale = losses.head.logit_scale
-        weights, others = [p for p in trained if p.ndim > 1], [p for p in trained if p.ndim <= 1]
-        self._trained = [*weights, *others]
-        groups = [{"params": weights, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        self.optimizer = torch.optim.AdamW(groups, lr=recipe.rate, fused=True)
+        self._descent = Descent(groups_of(trained, recipe.weight_decay), recipe.rate, clip=recipe.clip)
+        self.optimizer = self._descent.optimizer
 
     def epoch(self, units: Sequence[Unit], progress: Progress, train: Callable[[], None], after: Report) -> None:
         """The steps of the epoch that `progress` stands in which are not done yet.
@@ -121,11 +119,11 @@ class Loop:
         for batch in planned[progress.done :]:
             begun = time.monotonic()
             share = (progress.epoch + (progress.done + 0.5) / len(planned)) / self._recipe.epochs
-            rate = self._recipe.rate * rate_after(share, self._recipe.warm_up)
-            for group in self.optimizer.param_groups:
-                group["lr"] = rate
             train()
-            measured = self._step(batch, progress.step)
+            measured = self._measure(batch, progress.step)
+            rate = self._descent.step(rate_after(share, self._recipe.warm_up), progress.step)
+            with torch.no_grad():
+                self._scale.clamp_(max=_STEEPEST)
             for name, (total, count) in measured.items():
                 progress.sums[name] = progress.sums.get(name, 0.0) + total
                 progress.sums[f"{name} of"] = progress.sums.get(f"{name} of", 0.0) + count
@@ -134,8 +132,8 @@ class Loop:
             told = {name: total / count for name, (total, count) in measured.items() if count}
             after(progress.done, len(planned), {**told, "rate": rate, "seconds": time.monotonic() - begun})
 
-    def _step(self, batch: Sequence[Unit], step: int) -> dict[str, tuple[float, float]]:
-        """One step of the optimiser; by loss its sum over the batch and the number of units that it is of."""
+    def _measure(self, batch: Sequence[Unit], step: int) -> dict[str, tuple[float, float]]:
+        """The gradient of a batch; by loss its sum over the batch and the number of units that it is of."""
         world, rank = self._accelerator.num_processes, self._accelerator.process_index
         seed = int(np.random.SeedSequence([self._recipe.seed, step, rank]).generate_state(1)[0])
         torch.manual_seed(seed)
@@ -145,7 +143,7 @@ class Loop:
         # A process without a unit takes part all the same: the others wait for its gradient.
         pieces = pieces_of(mine, self._recipe.micro_batch)
         labelled = sum(isinstance(unit, Pair) and unit.same is not None for unit in batch)
-        self.optimizer.zero_grad(set_to_none=True)
+        self._descent.clear()
         sums = torch.zeros(2)
         for number, piece in enumerate(pieces or [list(batch[:1])], 1):
             last = number >= len(pieces)
@@ -154,13 +152,7 @@ class Loop:
         told: Tensor = self._accelerator.reduce(sums.to(self._accelerator.device))
         words, alike = told.tolist()
         if not (math.isfinite(words) and math.isfinite(alike)):
-            raise UsageError(f"the loss of step {step + 1} is no number: {_SETTLED}")
-        norm = nn.utils.clip_grad_norm_(self._trained, self._recipe.clip)
-        if not math.isfinite(float(norm)):  # the weights are as they were
-            raise UsageError(f"the gradient of step {step + 1} is no number: {_SETTLED}")
-        self.optimizer.step()
-        with torch.no_grad():
-            self._scale.clamp_(max=_STEEPEST)
+            raise UsageError(f"the loss of step {step + 1} is no number: {REMEDY}")
         kind = kind_of(batch[0])
         found = {"assessment" if kind == "assessment" else "caption": (words, float(len(batch)))}
         return found | ({"alike": (alike, float(labelled))} if kind == "pair" else {})

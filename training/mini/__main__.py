@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from training.mini.config import TINY, MiniConfig
 
 if TYPE_CHECKING:
-    from training.mini.vision import Report
+    from training.mini.stage import Report
 
 STAGES = ("vision", "language", "head", "export", "evaluate")
 

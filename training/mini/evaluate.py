@@ -25,7 +25,7 @@ from training.mini.conversations import CRITERIA
 from training.mini.conversations import reworded as reword
 from training.mini.head import graph_quality
 from training.mini.language import conclusion_is
-from training.mini.vision import Report
+from training.mini.stage import Report
 from training.replies import common_value, describe_reply
 from training.world import Kind, Purpose, image_seed, render
 

@@ -15,12 +15,11 @@ from transformers import LlavaForConditionalGeneration
 from agents.prompt_sets import shipped_set
 from serving.llava.network import EmbeddingHead, project, states_at
 from serving.llava.prompt import Vocabulary
-from training.checkpoint import load_checkpoint, save_checkpoint
+from training.descent import Descent, groups_of
 from training.mini.config import MiniConfig
 from training.mini.conversations import CRITERIA, Conversations, Sample, reworded
 from training.mini.language import Seen, answer, embedding_prompt
-from training.mini.vision import Report
-from training.rate import rate_at
+from training.mini.stage import Averages, Report, Stage
 from training.replies import NOTHING
 
 
@@ -94,19 +93,17 @@ def train_head(
     """BCE(beta cos, same value) over all pairs of one criterion in a batch, METHOD 8."""
     torch.manual_seed(config.seed + 2)
     head = EmbeddingHead(config.text_width, config.embedding_width)
-    path = out / "head.safetensors"
-    if load_checkpoint(path, config.key("head"), {"head": head}) >= config.head_steps:
+    # The scale has far to go, from 1/0.07 towards 100, and is one number: it takes larger steps.
+    groups = groups_of([head.logit_scale], share=10.0) + groups_of([head.projection, *head.norm.parameters()])
+    stage = Stage(config, "head", out, {"head": head}, Descent(groups, config.head_rate, fused=False))
+    if stage.done:
         return head.eval().requires_grad_(False)
     each = min(config.head_items, len(seen.attributes) // 2)
     states = collect_states(model, words, config, seen, each, plain=False, seed=0)
-    # The scale has far to go, from 1/0.07 towards 100, and is one number: it takes larger steps.
-    rates = {10.0: [head.logit_scale], 1.0: [head.projection, *head.norm.parameters()]}
-    optimizer = torch.optim.AdamW([{"params": p, "times": t} for t, p in rates.items()], weight_decay=0.0)
-    average = 0.0
-    for step in range(config.head_steps):
+    averages = Averages()
+
+    def learn(step: int) -> Averages:
         rng = np.random.default_rng([config.seed, 52, step])
-        for group in optimizer.param_groups:
-            group["lr"] = config.head_rate * group["times"] * rate_at(step, config.head_steps)
         losses = []
         for known in states.values():
             chosen = rng.integers(len(known.values), size=config.head_batch)
@@ -117,13 +114,12 @@ def train_head(
             same = (values[:, None] == values[None, :]).float()
             losses.append(F.binary_cross_entropy_with_logits(logits[pairs], same[pairs]))
         loss = torch.stack(losses).mean()
-        optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        average = loss.item() if step == 0 else 0.98 * average + 0.02 * loss.item()
-        if (step + 1) % 25 == 0 or step + 1 == config.head_steps:
-            report(step + 1, config.head_steps, f"loss {average:.4f}, beta {float(head.beta.detach()):.1f}")
-    save_checkpoint(path, config.head_steps, config.key("head"), {"head": head}, None)
+        averages.follow("loss", loss.item())
+        averages["beta"] = float(head.beta.detach())
+        return averages
+
+    stage.run(learn, report)
     return head.eval().requires_grad_(False)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,12 +17,13 @@ from agents.prompt_sets import QuestionKind, shipped_names, shipped_set
 from serving.llava.network import greedy, input_vectors, new_model, project, to_tensor
 from serving.llava.prompt import EMBEDDING, Prompt, Vocabulary, build_prompt, with_embedding
 from serving.llava.tower import Tower
-from training.checkpoint import load_checkpoint, save_checkpoint
+from training.checkpoint import load_checkpoint
+from training.descent import Descent, groups_of
 from training.mini.config import MiniConfig
 from training.mini.conversations import CRITERIA, Conversations, Sample, any_words
 from training.mini.shards import ATTRIBUTES, ShardStream, views
-from training.mini.vision import AttributeHeads, Report, new_tower
-from training.rate import rate_at
+from training.mini.stage import Averages, Report, Stage
+from training.mini.vision import AttributeHeads, new_tower
 from training.replies import NOTHING
 from training.world import Purpose
 
@@ -206,20 +206,12 @@ def train_language(
     parts = language_parts(model)
     for part in parts.values():
         part.requires_grad_(True)
-    weights = [p for m in parts.values() for p in m.parameters() if p.ndim > 1]
-    others = [p for m in parts.values() for p in m.parameters() if p.ndim <= 1]
-    groups = [{"params": weights, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=config.language_rate, betas=(0.9, 0.98), fused=True)
-    path = out / "language.safetensors"
-    start = load_checkpoint(path, config.key("language"), parts, optimizer)
+    groups = groups_of((p for m in parts.values() for p in m.parameters()), 0.01)
+    stage = Stage(config, "language", out, parts, Descent(groups, config.language_rate, betas=(0.9, 0.98), clip=1.0))
     conversations, lesson = Conversations(seen.attributes, config), Lesson(words, config)
-    saved = time.monotonic()
-    average = {"describe": 0.0, "membership": 0.0, "merge": 0.0, "comparison": 0.5, "drill": 0.5}
+    averages = Averages()
 
-    def follow(name: str, value: float) -> None:
-        average[name] = 0.97 * average[name] + 0.03 * value
-
-    def learn(ids: Tensor, due: Tensor, vectors: Tensor, of: int, comparison: str) -> Tensor:
+    def backward(ids: Tensor, due: Tensor, vectors: Tensor, of: int, comparison: str) -> Tensor:
         """Backward pass of a piece of a batch of `of` conversations; the loss (n,) of each."""
         hidden = model.model.language_model(inputs_embeds=vectors, use_cache=False).last_hidden_state
         asked = due > 0
@@ -229,16 +221,12 @@ def train_language(
         (losses.sum() / of).backward()  # type: ignore[no-untyped-call]
         at = torch.isin(truth, lesson.verdicts)
         if at.any():
-            follow(comparison, float((logits[at].argmax(1) == truth[at]).float().mean()))
+            averages.follow(comparison, float((logits[at].argmax(1) == truth[at]).float().mean()))
         return losses.detach().sum(1)
 
-    model.train()
-    for step in range(start, config.language_steps):
+    def learn(step: int) -> Averages:
         rng = np.random.default_rng([config.seed, int(Purpose.LANGUAGE), step])
         samples = [conversations.draw(rng) for _ in range(config.language_batch)]
-        for group in optimizer.param_groups:
-            group["lr"] = config.language_rate * rate_at(step, config.language_steps)
-        optimizer.zero_grad(set_to_none=True)
         # Pieces of conversations of similar length, so that little is padding.
         samples.sort(key=lambda s: (len(s.question.items), len(s.question.instruction)))
         for at in range(0, len(samples), _PIECE):
@@ -247,26 +235,17 @@ def train_language(
             features = seen.features[images]
             noise = torch.from_numpy(rng.normal(0, 0.1, features.shape).astype(np.float32))
             with torch.autocast("cpu", dtype=torch.bfloat16):
-                told = learn(
-                    ids,
-                    due,
-                    input_vectors(model, ids[:, :-1], project(model, features + noise)),
-                    len(samples),
-                    "comparison",
-                )
+                vectors = input_vectors(model, ids[:, :-1], project(model, features + noise))
+                told = backward(ids, due, vectors, len(samples), "comparison")
             for sample, loss in zip(piece, told.tolist(), strict=True):
-                follow(sample.question.kind, loss)
+                averages.follow(sample.question.kind, loss)
         ids, due = lesson.drill([conversations.drill(rng) for _ in range(config.drill_batch)])
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            learn(ids, due, model.get_input_embeddings()(ids[:, :-1]), config.drill_batch, "drill")
-        nn.utils.clip_grad_norm_([*weights, *others], 1.0)
-        optimizer.step()
-        done = step + 1
-        if done % 25 == 0 or done == config.language_steps:
-            report(done, config.language_steps, ", ".join(f"{k} {v:.3f}" for k, v in average.items()))
-        if done == config.language_steps or time.monotonic() - saved > config.checkpoint_seconds:
-            save_checkpoint(path, done, config.key("language"), parts, optimizer)
-            saved = time.monotonic()
+            backward(ids, due, model.get_input_embeddings()(ids[:, :-1]), config.drill_batch, "drill")
+        return averages
+
+    model.train()
+    stage.run(learn, report)
     model.train(False).requires_grad_(False)
     return model
 

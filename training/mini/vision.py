@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +16,14 @@ from serving.llava.images import to_pixels
 from serving.llava.lite import EfficientNetLite0
 from serving.llava.network import to_tensor
 from serving.llava.tower import Tower, TowerConfig
-from training.checkpoint import load_checkpoint, save_checkpoint
+from training.checkpoint import load_checkpoint
+from training.descent import Descent, groups_of
 from training.mini.augment import augmented
 from training.mini.config import MiniConfig
 from training.mini.pretrained import efficientnet_lite0
 from training.mini.shards import ATTRIBUTES, Shard, ShardStream, views
-from training.rate import rate_at
+from training.mini.stage import Averages, Report, Stage
 from training.world import RANKS, SUITS, Purpose
-
-Report = Callable[[int, int, str], None]
-"""Called with (steps done, steps in all, a line about the state)."""
 
 
 class AttributeHeads(nn.Module):
@@ -65,25 +61,23 @@ def train_vision(config: MiniConfig, out: Path, report: Report) -> Tower:
     frozen = _frozen(tower, config)
     modules: dict[str, nn.Module] = {"tower": tower, "heads": heads}
     groups = _groups(tower, heads, config.vision_trunk_rate if published else 1.0)
-    optimizer = torch.optim.AdamW(groups, lr=config.vision_rate, betas=(0.9, 0.98), fused=True)
-    learned = [p for group in groups for p in group["params"]]
-    start = load_checkpoint(path, config.key("vision"), modules, optimizer)
-    if start >= config.vision_steps:
+    stage = Stage(config, "vision", out, modules, Descent(groups, config.vision_rate, betas=(0.9, 0.98), clip=5.0))
+    if stage.done:
         return tower
     per_shard = max(1, int(config.shard * config.vision_reuse / config.vision_batch))
-    saved, average = time.monotonic(), 0.0
+    averages = Averages()
     with ShardStream(out / "shards", Purpose.VISION, config.seed, config.shard, config.image_size) as stream:
         window: list[Shard] = []
         first = -1
-        for step in range(start, config.vision_steps):
+
+        def learn(step: int) -> Averages:
+            nonlocal window, first
             if first != step // per_shard:
                 stream.drop(first - 1)
                 first = step // per_shard
                 window = window[1:] if window else [stream.get(first + k) for k in range(config.window - 1)]
                 window.append(stream.get(first + config.window - 1))
             images, attributes = _draw(window, config, step)
-            for group in optimizer.param_groups:
-                group["lr"] = config.vision_rate * group["share"] * rate_at(step, config.vision_steps)
             tower.train()
             for part in frozen:
                 part.train(False)
@@ -96,17 +90,11 @@ def train_vision(config: MiniConfig, out: Path, report: Report) -> Tower:
                     for i, a in enumerate(answers)
                 ]
             ).sum()
-            optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(learned, 5.0)
-            optimizer.step()
-            average = loss.item() if step == start else 0.98 * average + 0.02 * loss.item()
-            done = step + 1
-            if done % 50 == 0 or done == config.vision_steps:
-                report(done, config.vision_steps, f"loss {average:.3f}")
-            if done == config.vision_steps or time.monotonic() - saved > config.checkpoint_seconds:
-                save_checkpoint(path, done, config.key("vision"), modules, optimizer)
-                saved = time.monotonic()
+            averages.follow("loss", loss.item())
+            return averages
+
+        stage.run(learn, report)
     return tower
 
 
@@ -123,12 +111,7 @@ def _groups(tower: Tower, heads: AttributeHeads, share: float) -> list[dict[str,
     trunk = list(tower.trunk.parameters())
     known = {id(p) for p in trunk}
     rest = [p for p in (*tower.parameters(), *heads.parameters()) if id(p) not in known]
-    groups: list[dict[str, Any]] = []
-    for parameters, rate in ((trunk, share), (rest, 1.0)):
-        for decay, many in ((0.03, True), (0.0, False)):
-            chosen = [p for p in parameters if p.requires_grad and (p.ndim > 1) == many]
-            groups.append({"params": chosen, "weight_decay": decay, "share": rate})
-    return groups
+    return groups_of((p for p in trunk if p.requires_grad), 0.03, share) + groups_of(rest, 0.03)
 
 
 def measure_vision(config: MiniConfig, out: Path) -> tuple[dict[str, float], dict[str, float]]:
