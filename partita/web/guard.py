@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 LARGEST = 1024 * 1024
 """Bytes of a request's body."""
 _SAFE = ("GET", "HEAD")
+_KEPT, _AGAIN = "no-store", "private, no-cache"
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; img-src 'self'; style-src 'self'; script-src 'self'; "
     "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -57,7 +58,8 @@ class Guard:
         if refusal is not None:
             await refusal(scope, receive, _with_headers(send))
             return
-        body = _Body(receive, _with_headers(send))
+        # Without a copy of it the browser's Back has nothing to show of what a form was answered with.
+        body = _Body(receive, _with_headers(send, _KEPT if scope["method"] in _SAFE else _AGAIN))
         with suppress(ClientDisconnect):  # as which the application takes a body without an end
             await self._app(scope, body.receive, body.send)
         if body.too_large:
@@ -116,13 +118,13 @@ def _same(one: str, other: str) -> bool:
     return hmac.compare_digest(one.encode("utf-8", "replace"), other.encode())
 
 
-def _with_headers(send: Send) -> Send:
+def _with_headers(send: Send, kept: str = _KEPT) -> Send:
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
             for name, value in _HEADERS.items():
                 headers[name] = value
-            headers.setdefault("Cache-Control", "no-store")
+            headers.setdefault("Cache-Control", kept)
         await send(message)
 
     return sending

@@ -230,6 +230,21 @@ def test_it_can_be_read_without_script(site: Site, tabs: Tabs) -> None:
 # -- choosing and correcting ------------------------------------------------------------------------------------------
 
 
+def test_back_leads_to_what_a_form_was_answered_with(site: Site, tabs: Tabs) -> None:
+    tab = tabs(site.opening)
+    tab.goto(f"{site.base}/prompts/edit?session=s&from=suit")
+    text = tab.locator("textarea[name=text]:visible")
+    text.fill(text.input_value().replace("name: suit", "name: mine"))
+    tab.get_by_role("button", name="Check").click()
+    tab.get_by_text("Fine: the set mine").wait_for()
+    tab.get_by_role("link", name="Prompts").first.click()
+    tab.get_by_role("heading", level=1, name="Prompts", exact=True).wait_for()
+    tab.go_back()
+    tab.get_by_text("Fine: the set mine").wait_for()
+    tab.go_back()
+    text.wait_for()
+
+
 def test_by_mouse(site: Site, tabs: Tabs) -> None:
     before = result_of(site.db, "s").clusters
     one, other, third = before[0], before[1], before[2]
