@@ -48,6 +48,11 @@ def ending(conclusion: Conclusion) -> str:
     return f"<CONCLUSION> {conclusion.value} </CONCLUSION>"
 
 
+def named(text: str) -> set[Conclusion]:
+    """The conclusions that a text, such as an instruction, writes as replies have to."""
+    return {Conclusion(m.group(1).upper()) for m in _CONCLUSION.finditer(text)}
+
+
 def read_conclusions(reply: str, expected: int = 1) -> Verdict:
     """The conclusions of a reply, in order.
 

@@ -19,6 +19,7 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from agents.conclusions import Conclusion, ending, named
 from storage.errors import PromptError
 
 QuestionKind = Literal["describe", "membership", "merge"]
@@ -78,6 +79,16 @@ class PromptSet(BaseModel):
     def hash(self) -> str:
         """Hash of the whole set, the same wherever it was loaded from."""
         return prompt_hash(self.model_dump_json())
+
+    def doubts(self) -> tuple[str, ...]:
+        """What may keep replies from being read, a line each."""
+        kinds: tuple[QuestionKind, ...] = ("membership", "merge")
+        return tuple(
+            f"{kind} doesn't name both {ending(Conclusion.YES)} and {ending(Conclusion.NO)}: "
+            "what a model ends otherwise counts as UNKNOWN"
+            for kind in kinds
+            if len(named(self.instruction(kind))) < 2
+        )
 
     def instruction(self, kind: QuestionKind) -> str:
         """The instruction text of a question of this kind."""

@@ -231,6 +231,9 @@ async def _work(
         seconds = {k: round(record.seconds.get(k, 0.0) + spent.get(k, 0.0), 3) for k in STAGES}
         update_session(db, record.id, seconds=seconds)
 
+    if watch.on_note:
+        for doubt in prompt_set.doubts():
+            watch.on_note(f"prompts: {doubt}")
     update_session(db, record.id, status="running", why=None, parameters=p.model_dump(mode="json"))
     store_seconds({})
     with Ledger(db, record.id) as ledger:

@@ -146,7 +146,9 @@ def plan_trial(
         known = answers.get(question.key(stored.sampling))
         tried.append(replace(one, now=None if known is None else told(known, asked=False)))
         asking.append(question)
-    notes = [] if world.clusters else ["the session has no clusters yet: only descriptions are tried"]
+    notes = [*prompts.doubts()]
+    if not world.clusters:
+        notes.append("the session has no clusters yet: only descriptions are tried")
     return Plan(session, prompts, stored, tuple(tried), tuple(asking), found, tuple(notes))
 
 

@@ -14,4 +14,6 @@ from agents.prompt_sets import read_prompt_file
 def command(file: Path) -> None:
     """Check the prompt set in FILE, and say what is wrong with it."""
     s = read_prompt_file(file, "the criterion")
+    for doubt in s.doubts():
+        click.echo(f"note: {doubt}", err=True)
     click.echo(f"{file}: fine. The set is called {s.name!r}; use it with --prompts {file}")

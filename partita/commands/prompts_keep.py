@@ -24,5 +24,7 @@ def command(file: Path, criterion: str | None, db: str) -> None:
     text = prompt_text(file)
     with open_database(db) as database:
         prompts, is_new = keep_text(database, text, criterion, "file", str(file))
+    for doubt in prompts.doubts():
+        click.echo(f"note: {doubt}", err=True)
     said = "kept" if is_new else "was kept already"
     click.echo(f"{said}: {prompts.hash} ({prompts.name}); use it with --prompts {prompts.hash[:8]}")

@@ -71,6 +71,17 @@ def test_what_is_wrong_is_said(tmp_path, text, says):
     assert says in str(error.value) and str(file) in str(error.value) and "\n" not in str(error.value)
 
 
+def test_conclusions_that_no_reply_is_read_by_are_doubted():
+    fine = shipped_set("suit")
+    assert fine.doubts() == ()
+    broken = fine.model_copy(update={"merge": fine.merge.replace("<CONCLUSION> YES", "<CONC> YES")})
+    [said] = broken.doubts()
+    assert said.startswith("merge doesn't name both <CONCLUSION> YES </CONCLUSION> and") and "UNKNOWN" in said
+    lower = fine.model_copy(update={"membership": fine.membership.replace("YES", "yes")})
+    assert lower.doubts() == ()  # replies are read so, too
+    assert len(fine.model_copy(update={"membership": "<CONCLUSION>", "merge": "<CONCLUSION>"}).doubts()) == 2
+
+
 def test_unknown_names_get_a_hint():
     with pytest.raises(PromptError, match="species"):
         shipped_set("specis")

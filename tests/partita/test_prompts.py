@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -279,7 +280,12 @@ def test_drafting_from_the_command_line(verb, world, tmp_path, monkeypatch):
     monkeypatch.setenv("PARTITA_DB", world.db)
     written = verb(*words, "--to", "draft.yaml")
     assert written.stdout == "" and "written: draft.yaml" in written.stderr
-    assert "fine" in verb("check", "draft.yaml").stdout
+    checked = verb("check", "draft.yaml")
+    assert "fine" in checked.stdout and "note" not in checked.stderr
+    sound = Path("draft.yaml").read_text()
+    Path("broken.yaml").write_text(sound.replace("<CONCLUSION> NO", "<CONCLUSION NO"))
+    for words_of_it in (("check", "broken.yaml"), ("keep", "broken.yaml")):
+        assert "note: membership doesn't name both" in verb(*words_of_it).stderr
     [version] = [v for v in json.loads(verb("list", "--json").stdout)["versions"] if v["source"] == "drafted"]
     assert version["hash"] in written.stderr
     since = len(world.truth.asked)

@@ -11,7 +11,8 @@ import httpx
 import pytest
 from starlette.testclient import TestClient
 
-from agents.prompt_sets import parse_prompts
+from agents.prompt_sets import parse_prompts, shipped_set
+from agents.prompt_yaml import to_yaml
 from partita import cluster
 from partita.prices import load_prices
 from partita.web.app import build_app
@@ -169,6 +170,12 @@ def test_a_copy_is_edited_checked_and_kept(site):
     to = site.client.get(f"/prompts/fork?session=s&prompts={version.hash}", follow_redirects=False)
     assert to.headers["location"] == f"/s/s/fork?prompts={version.hash}"
     assert "or not?" in site.get(to.headers["location"])
+
+
+def test_conclusions_that_no_reply_is_read_by_are_doubted(site):
+    told = html.unescape(site.edit("check", OWN, criterion="c"))
+    assert "Fine" in told and "But merge doesn't name both <CONCLUSION> YES </CONCLUSION> and" in told
+    assert "But" not in site.edit("check", to_yaml(shipped_set("suit")))
 
 
 def test_a_criterion_that_is_left_is_asked_for(site):
