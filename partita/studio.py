@@ -19,6 +19,8 @@ from langgraph_sdk import Auth, get_client
 from langgraph_sdk.client import LangGraphClient
 from langgraph_sdk.errors import LangGraphError
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from graphs.component import component_graph
 from graphs.merge import merge_graph
@@ -34,6 +36,8 @@ ORIGIN = {"origin": "partita"}
 """What tells our threads from those of others."""
 PAUSE = 2.0
 """Seconds between two looks at the database."""
+HOSTS = ("localhost", "127.0.0.1", "[::1]")
+"""What the server answers to. A page whose own name was made to lead here (DNS rebinding) asks for another."""
 _PAGE = 1000
 
 _log = logging.getLogger(__name__)
@@ -130,7 +134,7 @@ async def forget_others(directory: Directory, client: LangGraphClient) -> dict[s
 
 async def keep_registered(db: Database) -> None:
     """Register the threads of a database with the server that this runs in, until cancelled."""
-    directory, client = Directory(CheckpointView(db)), get_client()
+    directory, client = Directory(CheckpointView(db)), get_client(headers={"host": HOSTS[0]})
     known: dict[str, dict[str, Any]] | None = None
     while True:
         try:
@@ -169,7 +173,7 @@ def _shown(graph: StateGraph[Any, Any, Any, Any]) -> CompiledStateGraph[Any, Any
 session = _shown(session_graph())
 component = _shown(component_graph())
 merge = _shown(merge_graph())
-app = Starlette(lifespan=_registering)
+app = Starlette(lifespan=_registering, middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS)])
 auth = Auth()
 
 

@@ -259,6 +259,10 @@ def refusals(client: httpx.Client, thread: str) -> None:
         for who in ({}, {"x-auth-scheme": "langsmith"}):  # LangGraph Studio says so
             answer = client.request(method, path, json=body, headers=who)
             assert (answer.status_code, answer.json()) == (403, {"detail": ONLY_SHOWN}), path
+    for host in ("evil.test", "localhost.evil.test", ""):
+        answer = client.get(f"/threads/{thread}", headers={"host": host, "origin": f"http://{host}"})
+        assert answer.status_code == 400 and thread not in answer.text
+    assert client.get(f"/threads/{thread}", headers={"host": "localhost:2024"}).is_success
     for origin, allowed in (
         ("https://smith.langchain.com", "https://smith.langchain.com"),
         ("https://evil.test", None),
