@@ -78,11 +78,11 @@ def _described(desk: Desk, seen: Seen, shown_as: str) -> str:
     return "" if said is None else said.reply
 
 
-def _nearest(desk: Desk, seen: Seen, node: int | None) -> list[tuple[Tile, float]]:
-    """The items whose embeddings are nearest, with their cosines; [] while there are no embeddings."""
+def _nearest(desk: Desk, seen: Seen, node: int | None) -> list[tuple[Tile, float]] | None:
+    """The items whose embeddings are nearest, with their cosines; None while there are no embeddings."""
     embedded = desk.embeddings.of(seen.record.id) if node is not None else None
     if embedded is None or node is None:
-        return []
+        return None
     near = embedded.nearest(node, NEAREST)
     return [(tile(seen, seen.named[other]), cosine) for other, cosine in near if other in seen.named]
 

@@ -35,9 +35,14 @@ class Map:
     """(nodes, 2) between 0 and 1; NaN for a node without an embedding."""
 
     @property
+    def placed(self) -> int:
+        """How many nodes have a place: none where all are embedded alike."""
+        return int(np.isfinite(self.places[:, 0]).sum())
+
+    @property
     def sampled(self) -> bool:
         """Whether some nodes were only placed amid those nearest to them."""
-        return is_sampled(int(np.isfinite(self.places[:, 0]).sum()))
+        return is_sampled(self.placed)
 
     def to_bytes(self) -> bytes:
         """To be stored with the session."""

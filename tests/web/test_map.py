@@ -183,6 +183,17 @@ def test_items_without_an_embedding_are_not_on_it(client, db, session):
     assert len(client.get("/s/s/map/clusters").json()["cluster"]) == SIZE - 1
 
 
+def test_items_that_are_embedded_alike_are_said_to_be(client, db, session):
+    stored = np.zeros_like(vectors())
+    store_map(db, session, stored)
+    assert "nothing to draw" not in client.get("/s/s/map").text
+    nowhere = np.full((len(stored), 2), np.nan, dtype=np.float32)
+    artefacts.put(db, session.id, MAP, Map(artefacts.digest(db, session.id, VECTORS), nowhere).to_bytes())
+    with TestClient(build_app(desk_of(db))) as again:
+        assert "There is nothing to draw" in again.get("/s/s/map").text
+        assert "Its embedding tells nothing" in again.get("/s/s/i/3").text
+
+
 # -- embeddings --------------------------------------------------------------------------------------------------------
 
 
@@ -242,7 +253,7 @@ def test_an_items_page_shows_the_nearest_and_reads_embeddings_once(client, db, s
     assert re.search(r"/s/s/i/(\d+)", near)[1] == str(first)
     monkeypatch.setattr("partita.web.embeddings.vectors_from", never)
     assert "Nearest by" in client.get("/s/s/i/3").text
-    assert "Nearest by" not in client.get("/s/s/i/0").text
+    assert "Its embedding tells nothing" in client.get("/s/s/i/0").text
 
 
 # -- colours -----------------------------------------------------------------------------------------------------------
