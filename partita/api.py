@@ -108,7 +108,7 @@ class Session:
         self.name = name
         self._environment = read_environment()
         self._url = db or self._environment.db
-        with open_database(self._url) as database:
+        with open_database(self._url, make=False) as database:
             self._id = load_session(database, name).id
 
     def __repr__(self) -> str:

@@ -147,10 +147,13 @@ class Database:
         self.close()
 
 
-def open_database(url: str) -> Database:
+def open_database(url: str, *, make: bool = True) -> Database:
     """Open the database at `url`, make it if it is a SQLite file that isn't there, and migrate it to `HEAD`.
 
     Two processes may open the same new database at once. A database that is at `HEAD` is opened without Alembic.
+
+    Args:
+        make: False for whoever looks for what is there: a file that isn't there is as an empty one, and isn't made.
 
     Raises:
         DatabaseError: with what to do about it.
@@ -162,7 +165,7 @@ def open_database(url: str) -> Database:
     kind = _DRIVERS.get(parsed.drivername)
     if kind is None:
         raise DatabaseError(f"{shown(parsed)}: {parsed.drivername} is not supported; {_FORMS}.")
-    database = _sqlite(parsed) if kind == "sqlite" else _postgresql(parsed)
+    database = _sqlite(parsed, make or is_there(url)) if kind == "sqlite" else _postgresql(parsed)
     try:
         _migrate(database)
     except BaseException:
@@ -191,13 +194,13 @@ def shown(url: URL) -> str:
 # -- SQLite -----------------------------------------------------------------------------------------------------------
 
 
-def _sqlite(url: URL) -> Database:
+def _sqlite(url: URL, keep: bool) -> Database:
     if url.host or url.username or url.query:
         raise DatabaseError(
             f"{shown(url)}: a SQLite URL is only a path, after three slashes: sqlite:///path/to/file.db."
         )
     folder = None
-    if url.database in (None, "", ":memory:"):
+    if not keep or url.database in (None, "", ":memory:"):
         folder = tempfile.TemporaryDirectory(prefix="partita-")
         path = Path(folder.name) / "partita.db"
     else:

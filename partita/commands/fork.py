@@ -39,7 +39,7 @@ def command(
     """
     console = quiet_console()
     with (
-        open_database(db) as database,
+        open_database(db, make=False) as database,
         options.reported(database, as_json) as report,
         progress_on(console, report.begun) as watch,
     ):

@@ -24,7 +24,7 @@ def command(session: str, db: str, as_json: bool) -> None:
     It may run anywhere that the database is seen from. Calls in flight get a few seconds to end; what was answered is
     kept, and `partita resume` goes on from there.
     """
-    with open_database(db) as database:
+    with open_database(db, make=False) as database:
         asked = ask_to_pause(database, session)
         quiet_console().print(f"asked session [bold]{escape(asked.name)}[/] to pause", highlight=False)
         wait_for_pause(database, asked)

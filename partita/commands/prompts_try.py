@@ -51,7 +51,7 @@ def command(prompts: str, session: str, items: int, chosen: tuple[str, ...], db:
     def note(line: str) -> None:
         console.print(f"[yellow]{escape(plain(line))}[/]", highlight=False)
 
-    with open_database(db) as database:
+    with open_database(db, make=False) as database:
         chosen_set = choose(database, load_session(database, session).criterion, prompts).prompts
         plan = plan_trial(database, session, chosen_set, items=items, chosen=chosen)
         texts = result_of(database, session).texts

@@ -29,7 +29,7 @@ def command(
 ) -> None:
     """Go on with SESSION where it stopped. No finished call is made again."""
     with (
-        open_database(db) as database,
+        open_database(db, make=False) as database,
         options.reported(database, as_json) as report,
         progress_on(quiet_console(), report.begun) as watch,
     ):

@@ -19,7 +19,7 @@ from storage.sessions import list_sessions
 @options.as_json
 def command(db: str, as_json: bool) -> None:
     """List the sessions, the newest first."""
-    with open_database(db) as database:
+    with open_database(db, make=False) as database:
         rows = [(r, status_now(database, r)) for r in list_sessions(database)]
     if as_json:
         for r, status in rows:
@@ -28,7 +28,8 @@ def command(db: str, as_json: bool) -> None:
             options.print_json(row | ({"progress": r.progress} if status == "running" and r.progress else {}))
         return
     if not rows:
-        output().print("no sessions yet: `partita run COLLECTION --by CRITERION` begins one", highlight=False)
+        begin = "`partita run COLLECTION --by CRITERION` begins one"
+        output().print(f"no sessions yet in {escape(str(database))}: {begin}", highlight=False, soft_wrap=True)
         return
     table = Table(box=None)
     for heading in ("session", "status", "criterion", "collection", "begun"):

@@ -6,6 +6,7 @@ import sqlite3
 
 import pytest
 
+from storage.database import open_database
 from tests.partita.test_sessions import run
 from tests.truth import Truth, draw, numbers, serving
 
@@ -103,7 +104,17 @@ def test_databases(cli, truth, tmp_path):
     refused(cli(*run(folder, truth), "--db", f"sqlite:///{tmp_path}/words.db"), 2)
     refused(cli("sessions", "--db", "postgresql://nobody:hushhush@127.0.0.1:1/none"), 2)
     assert "hushhush" not in cli("sessions", "--db", "postgresql://nobody:hushhush@127.0.0.1:1/none").err
-    assert cli("sessions").code == 0
+    assert f"no sessions yet in sqlite:///{tmp_path}/partita.db" in cli("sessions").out
+    for words in (
+        ["show", "s"],
+        ["resume", "s"],
+        ["compare", "s", "t"],
+        ["pause", "s"],
+        ["fork", "s", "--prompts", "suit"],
+    ):
+        refused(cli(*words), 2, "has none yet")
+    assert not (tmp_path / "partita.db").exists()  # to look for something makes nothing
+    open_database(cli.db).close()
     with sqlite3.connect(tmp_path / "partita.db") as connection:
         connection.execute("UPDATE partita_version SET version_num = 'zz99'")
     connection.close()
