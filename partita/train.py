@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
@@ -22,9 +23,10 @@ from partita.result import AS_BEFORE
 from partita.running import Limits, scanned, until_stopped
 from partita.settings import BUILT_IN
 from partita.teaching import is_model, teaching
+from partita.train_folder import ORDER, check_folder, check_labels, held
 from partita.watch import Watch
 from serving.images import encode_image
-from serving.llava.about import SUPERVISED, read_about, read_object, reads_texts
+from serving.llava.about import SUPERVISED, read_about, reads_texts
 from storage.artefacts import write_file
 from storage.database import Database
 from storage.errors import CollectionError, UsageError
@@ -32,15 +34,13 @@ from storage.images import opened
 from storage.items import Collection, Item, collection_from_rows, read_bytes
 from storage.ledger import tally
 from storage.sessions import load_items
-from training.recipe import FEWEST, MAY_CHANGE, Recipe, What
+from training.recipe import FEWEST, Recipe, What
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from training.course import Outcome
 
-ORDER = "order.json"
-"""What a folder holds the training of."""
 _NEEDED = ("torch", "transformers", "accelerate", "peft", "matplotlib", "tensorboard")
 
 
@@ -94,7 +94,8 @@ async def train(
         raise UsageError(f"{order.collection} holds texts: models are trained on images here")
     folder = order.out / "training"
     base = base_folder(order.base)
-    _check_folder(folder, order, prompts.hash, base)
+    told = _told(order, prompts.hash, base)
+    check_folder(order.out, told)
     _check_installed()
     from training.course import Course, Watcher
     from training.crew import Crew
@@ -117,10 +118,11 @@ async def train(
             raise stopped[0]
 
     try:
-        async with teaching(
-            db, order.collection, found, criterion, prompts, order.teacher, column=order.column,
-            model=order.teacher_model, keys=keys, limits=limits, watch=watch, settings=order.asking,
-        ) as open_session:  # fmt: skip
+        async with AsyncExitStack() as stack:
+            open_session = await stack.enter_async_context(teaching(
+                db, order.collection, found, criterion, prompts, order.teacher, column=order.column,
+                model=order.teacher_model, keys=keys, limits=limits, watch=watch, settings=order.asking,
+            ))  # fmt: skip
             await asyncio.to_thread(chosen.kept_in, db)
             for note in open_session.notes:
                 if watch.on_note:
@@ -133,9 +135,11 @@ async def train(
                     f"{order.collection}: {len(present)} items are too few to train on; it takes {2 * FEWEST}"
                 )
             if watch.on_note:
-                told = tally(db, open_session.record)
-                watch.on_note(_in_a_line(foresee(order, prompts, open_session.found, limits, told), limits))
-            write_file(folder / ORDER, json.dumps(_told(order, prompts.hash, base), indent=1).encode())
+                had = tally(db, open_session.record)
+                watch.on_note(_in_a_line(foresee(order, prompts, open_session.found, limits, had), limits))
+            stack.enter_context(held(order.out))
+            check_labels(order.out, open_session.values, open_session.found)
+            write_file(folder / ORDER, json.dumps(told, indent=1).encode())
             watcher = Watcher(watch.progress, on_epoch, check)
             # What an earlier run has used may be gone from the collection.
             for item in collection_from_rows(order.collection, load_items(db, open_session.record)).items:
@@ -230,26 +234,3 @@ def _told(order: Order, prompts: str, base: Path) -> dict[str, Any]:
         "base": str(base),
         "recipe": order.recipe.model_dump(mode="json"),
     }
-
-
-def _check_folder(folder: Path, order: Order, prompts: str, base: Path) -> None:
-    """Raise UsageError where `order.out` holds another training, or something else."""
-    path, told = folder / ORDER, _told(order, prompts, base)
-    if not path.exists():
-        # Of several processes another one may have made `training` just now.
-        if order.out.exists() and (not order.out.is_dir() or any(p != folder for p in order.out.iterdir())):
-            raise UsageError(f"{order.out} exists and holds no training: give another --out, or empty it")
-        return
-    try:
-        begun = read_object(path)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{path} can't be read ({error}): give another --out") from None
-    other = [name for name in told if name != "recipe" and begun.get(name) != told[name]]
-    before, now = begun.get("recipe") or {}, told["recipe"]
-    if settings := [name for name in now if name not in MAY_CHANGE and before.get(name) != now[name]]:
-        other.append(f"recipe ({', '.join(settings)})")
-    if other:
-        raise UsageError(
-            f"{order.out} holds a training with another {' and '.join(other)}: give the same to go on with it, or "
-            "another --out"
-        )

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,7 +27,7 @@ from storage.artefacts import write_file
 from storage.errors import UsageError
 from training.crew import Crew
 from training.curves import Curves, append
-from training.exam import Rows, assessments, best_of, first_of, near_and_far, told_apart, verdicts
+from training.exam import Rows, assessments, best_of, chance_of, first_of, near_and_far, told_apart, verdicts
 from training.mining import hardest, random_pairs
 from training.recipe import Recipe, What, held_out_of
 from training.samples import Pair, Sample, Unit, from_json, to_json
@@ -45,7 +46,8 @@ class Watcher:
 
     progress: Progress = field(default_factory=Progress)
     on_epoch: Callable[[Mapping[str, Any]], None] | None = None
-    """Called after every epoch: its number from 1, what was measured, whether it is the best so far."""
+    """Called after every epoch: its number from 1, what was measured, whether it is the best so far, and whether it is
+    better than the base, whose number is 0."""
     check: Callable[[], None] = lambda: None
     """Raises when the training is to stop."""
 
@@ -62,11 +64,8 @@ class Outcome:
     """Of that epoch, on held-out items."""
     before: Mapping[str, float]
     """Of the base, on the same."""
-
-    @property
-    def gained(self) -> bool:
-        """Whether that epoch was better than the base, by more than chance."""
-        return first_of([self.before, self.measured]) == 1
+    gained: bool
+    """Whether that epoch was better than the base, by more than chance."""
 
 
 class Course:
@@ -88,6 +87,8 @@ class Course:
         self._worker = ThreadPoolExecutor(1)
         self._items = sorted(set(items) - set(self._held_out))
         self._measured: list[dict[str, float]] = self._crew.notes.setdefault("measured", [])
+        self._before: dict[str, float] = {}
+        self._chance = 0.0
 
     async def run(self) -> Outcome:
         """Train until the last epoch, or until there was no better one for a while.
@@ -100,8 +101,10 @@ class Course:
 
     async def _run(self) -> Outcome:
         exam = await self._exam()
-        before = await self._before(exam)
-        with Curves(self._folder, self._crew.progress.step, len(self._measured)) as curves:
+        self._chance = chance_of(exam)
+        epochs = len(self._measured) if self._is_compared else -1
+        with Curves(self._folder, self._crew.progress.step, epochs) as curves:
+            self._before = await self._compared(exam, curves)
             while True:
                 if self._crew.progress.epoch > len(self._measured):
                     self._watch.progress.part = f"epoch {self._crew.progress.epoch}"
@@ -110,21 +113,28 @@ class Course:
                     break
                 self._watch.progress.part = f"epoch {self._crew.progress.epoch + 1}"
                 await self._learn(await self._units(self._crew.progress.epoch), curves)
-        return Outcome(len(self._measured), self._best + 1, self._measured[self._best], before)
+        best = self._best
+        return Outcome(len(self._measured), best + 1, self._measured[best], self._before, self._gained(best))
 
     @property
     def _best(self) -> int:
         """The epoch, from 0, that is kept: the best on held-out items."""
-        return best_of(self._measured)
+        return best_of(self._measured, self._chance)
+
+    def _gained(self, epoch: int) -> bool:
+        """Whether an epoch is better than the base, by more than chance."""
+        return first_of([self._before, self._measured[epoch]], self._chance) == 1
 
     def _is_past_its_best(self) -> bool:
-        return bool(self._measured) and len(self._measured) - 1 - first_of(self._measured) >= self._recipe.patience
+        if not self._measured:
+            return False
+        return len(self._measured) - 1 - first_of(self._measured, self._chance) >= self._recipe.patience
 
     def _set_aside(self, items: Sequence[str]) -> list[str]:
         """The held-out items: drawn once, so that none is ever learnt from, however the collection grows."""
         path = self._folder / "held_out_items.json"
-        if path.exists():
-            return list(json.loads(path.read_text(encoding="utf-8")))
+        if (kept := _kept(path, _hashes)) is not None:
+            return kept
         drawn = [str(name) for name in self._rng(1).permutation(sorted(items))[: held_out_of(len(items), self._recipe)]]
         write_file(path, json.dumps(drawn).encode())
         return drawn
@@ -132,8 +142,8 @@ class Course:
     async def _exam(self) -> list[Unit]:
         """What every epoch is measured on: chosen once."""
         path = self._folder / "held_out.json"
-        if path.exists():
-            return from_json(path.read_text(encoding="utf-8"))
+        if (kept := _kept(path, from_json)) is not None:
+            return kept
         rng, units = self._rng(2), list[Unit]()
         vectors = await self._embedded(self._held_out)
         if self._what != "agent":
@@ -152,10 +162,8 @@ class Course:
     async def _units(self, epoch: int) -> list[Unit]:
         """What an epoch trains on: as it was begun, or chosen by the model as it stands."""
         path = self._folder / "epoch.json"
-        if path.exists():
-            told = json.loads(path.read_text(encoding="utf-8"))
-            if told["epoch"] == epoch:
-                return from_json(told["units"])
+        if (kept := _kept(path, partial(_units_of, epoch))) is not None:
+            return kept
         recipe, rng, units = self._recipe, self._rng(3, epoch), list[Unit]()
         most = {"embedder": recipe.pool, "agent": recipe.nodes, "both": max(recipe.pool, recipe.nodes)}[self._what]
         pool = [str(name) for name in rng.permutation(self._items)[:most]]
@@ -254,15 +262,21 @@ class Course:
         with self._own("learn", 0):
             await self._apart(crew.train_epoch, units, report)
 
-    async def _before(self, exam: Sequence[Unit]) -> dict[str, float]:
+    @property
+    def _is_compared(self) -> bool:
+        """Whether the base was measured, or never will be: the training began before bases were."""
+        return "before" in self._crew.notes or bool(self._crew.progress.step)
+
+    async def _compared(self, exam: Sequence[Unit], curves: Curves) -> dict[str, float]:
         """What the base comes to, measured once: a training may be worse than what it began with."""
         notes = self._crew.notes
-        if "before" not in notes and not self._crew.progress.step:
+        if not self._is_compared:
             notes["before"] = await self._taken(exam)
+            curves.epoch(0, -1, notes["before"], best=False)
             await self._apart(self._crew.keep)
             if self._watch.on_epoch:
-                self._watch.on_epoch({"epoch": 0, **notes["before"], "best": False})
-        before: dict[str, float] = notes.get("before", {})  # begun before bases were measured: it stays unknown
+                self._watch.on_epoch({"epoch": 0, **notes["before"], "best": False, "gained": False})
+        before: dict[str, float] = notes.get("before", {})
         return before
 
     async def _taken(self, exam: Sequence[Unit]) -> dict[str, float]:
@@ -288,7 +302,7 @@ class Course:
         curves.epoch(self._crew.progress.step, epoch, measured, best)
         await self._apart(self._crew.keep)
         if self._watch.on_epoch:
-            self._watch.on_epoch({"epoch": epoch + 1, **measured, "best": best})
+            self._watch.on_epoch({"epoch": epoch + 1, **measured, "best": best, "gained": self._gained(epoch)})
 
     async def _by_itself(self, exam: Sequence[Unit]) -> dict[str, float]:
         """What the model does where no teacher helps it, as in a session."""
@@ -317,3 +331,29 @@ class Course:
 
     def _rng(self, *what: int) -> np.random.Generator:
         return np.random.default_rng([self._recipe.seed, *what])
+
+
+def _kept(path: Path, read: Callable[[str], T]) -> T | None:
+    """What an earlier run wrote down; None where there is nothing."""
+    if not path.exists():
+        return None
+    try:
+        return read(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise UsageError(
+            f"{path} is damaged ({' '.join(str(error).split())[:200]}): train into another --out; what the teacher has "
+            "said is in the database, and is asked no second time"
+        ) from None
+
+
+def _hashes(text: str) -> list[str]:
+    told = json.loads(text)
+    if not isinstance(told, list) or not all(isinstance(name, str) for name in told):
+        raise ValueError("no list of content hashes")
+    return told
+
+
+def _units_of(epoch: int, text: str) -> list[Unit] | None:
+    """The units of an epoch, where the text is of that one."""
+    told = json.loads(text)
+    return from_json(told["units"]) if told["epoch"] == epoch else None

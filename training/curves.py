@@ -1,7 +1,7 @@
 """What a training measured, step by step: `log.jsonl`, drawn as `curves.png` and told to TensorBoard.
 
 A line of the log is one step, `{"step", "epoch", "rate", a value for every loss}`, or one epoch as measured on held-out
-items, `{"held_out": {...}, "step", "epoch", "best"}`.
+items, `{"held_out": {...}, "step", "epoch", "best"}`; epoch -1 is the base.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Curves:
     """Writes the curves of a training into a folder. One process does."""
 
     def __init__(self, folder: Path, step: int = 0, epochs: int = 0) -> None:
-        """Go on after `step` steps and `epochs` measured epochs: what an earlier run told of later ones, before it was
-        killed, is taken back.
+        """Go on after `step` steps and `epochs` measured epochs, -1 if not even the base was measured: what an earlier
+        run told of later ones, before it was killed, is taken back.
 
         Raises UsageError, as all that writes here, where it can't be written.
         """
@@ -88,15 +88,15 @@ def _writing(folder: Path) -> Iterator[None]:
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log; one that a kill cut short is passed over."""
+    """The lines of a log; one that is damaged, or that a kill cut short, is passed over."""
     found: list[dict[str, Any]] = []
     if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 told = json.loads(line)
             except json.JSONDecodeError:
                 continue
-            if isinstance(told, dict) and "step" in told:
+            if isinstance(told, dict) and {"step", "epoch"} <= told.keys():
                 found.append(told)
     return found
 

@@ -16,9 +16,8 @@ LOSSES = ("caption", "alike", "assessment")
 """What is minimised."""
 ANSWERED = 192
 """Assessments that the model concludes by itself, at most, when an epoch is measured."""
-CHANCE = 0.01
-"""What an epoch is measured by comes out otherwise by so much: the standard error of ANSWERED verdicts, nearly all
-right."""
+_RIGHT = 0.98
+"""Share of verdicts that a good epoch has right, about."""
 
 Rows = npt.NDArray[np.float32]
 
@@ -59,28 +58,35 @@ def verdicts(asked: Sequence[Sample], replies: Sequence[str]) -> float:
     return float(np.mean(right))
 
 
-def best_of(epochs: Sequence[Mapping[str, float]]) -> int:
+def chance_of(units: Sequence[Unit]) -> float:
+    """By how much what an epoch is measured by comes out otherwise for no reason: the standard error of as many
+    verdicts as are asked for, or pairs, nearly all right."""
+    answered = len(assessments(units)) or sum(isinstance(unit, Pair) and unit.same is not None for unit in units)
+    return math.sqrt(_RIGHT * (1 - _RIGHT) / max(1, answered))
+
+
+def best_of(epochs: Sequence[Mapping[str, float]], chance: float) -> int:
     """The place of the best of what epochs measured: the latest that is no worse than the best by more than chance.
 
     Held-out items come from the collection that is learnt: what they no longer tell apart, training longer still helps
     on others.
     """
-    return _as_good_as_any(epochs)[-1]
+    return _as_good_as_any(epochs, chance)[-1]
 
 
-def first_of(epochs: Sequence[Mapping[str, float]]) -> int:
+def first_of(epochs: Sequence[Mapping[str, float]], chance: float) -> int:
     """The place from which on none was better by more than chance."""
-    return _as_good_as_any(epochs)[0]
+    return _as_good_as_any(epochs, chance)[0]
 
 
-def _as_good_as_any(epochs: Sequence[Mapping[str, float]]) -> list[int]:
+def _as_good_as_any(epochs: Sequence[Mapping[str, float]], chance: float) -> list[int]:
     """Places, by what the model does by itself; where that was not measured, that of the least losses."""
     found = [_done(measured) for measured in epochs]
     if any(done is None for done in found):
         losses = [sum(measured[name] for name in LOSSES if name in measured) for measured in epochs]
         return [min(range(len(losses)), key=losses.__getitem__)]
     done = [one for one in found if one is not None]
-    return [place for place, one in enumerate(done) if one >= max(done) - CHANCE]
+    return [place for place, one in enumerate(done) if one >= max(done) - chance]
 
 
 def _done(measured: Mapping[str, float]) -> float | None:

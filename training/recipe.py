@@ -17,7 +17,7 @@ What = Literal["embedder", "agent", "both"]
 class Recipe(BaseModel):
     """One training. The defaults are the published ones, for a LLaVA over Qwen2-7B."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     seed: int = Field(default=0, ge=0, lt=2**31)
     """Of the order of samples, dropout, the nodes drawn, the held-out items."""

@@ -136,7 +136,10 @@ class Teacher:
 
     def _check_use(self, why: str) -> None:
         if not any(answer.kind == "describe" and answer.reply for answer in self.asker.answers.values()):
-            raise EndpointMisbehaves(f"the teacher can describe no item: {why}; name another with --teacher")
+            raise EndpointMisbehaves(
+                f"the teacher can describe no item: {why}; name another with --teacher. One that was put right "
+                "meanwhile is asked again only for another --db: what it said is kept here"
+            )
 
     async def _each(self, stage: str, work: Sequence[Work]) -> None:
         progress = self.asker.progress

@@ -37,6 +37,9 @@ def _ordered(context: click.Context, option: click.Parameter, path: Path | None)
     """Whatever a YAML orders is the default of the option that it stands for: the command line goes before it."""
     if path is not None:
         told = {_ORDER[name]: value for name, value in read_settings(path).items() if name in _ORDER}
+        for name, parameter in _ORDER.items():
+            if not isinstance(told.get(parameter), str | int | float | None):
+                raise UsageError(f"{path}: {name}: must be a text or a number, not a list or a mapping")
         context.default_map = {name: value for name, value in told.items() if value is not None}
     return path
 
@@ -139,5 +142,6 @@ def _line(row: Mapping[str, Any], epochs: int) -> str:
     told = " · ".join(f"{name} {value:.3f}" for name, value in row.items() if isinstance(value, float))
     if not row["epoch"]:
         return f"before: {told}"
-    mark = ", [green]best so far[/]" if row["best"] else ""
+    best = ", [green]best so far[/]" if row["gained"] else ", kept, though no better than the base"
+    mark = best if row["best"] else ""
     return f"epoch {row['epoch']} of {epochs}{mark}: {told}"

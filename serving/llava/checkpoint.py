@@ -266,7 +266,10 @@ def _under_lora(
     named = base or Path(about.base or told.get("base_model_name_or_path") or "")
     below = named if named.is_absolute() or base is not None else folder / named
     if not (below / "config.json").is_file() or below.resolve() == folder.resolve():
-        raise UsageError(f"the base model of {folder} is not at {below}: name its folder with --base")
+        raise UsageError(
+            f"the base model of {folder} is not at {below}: put it back there, or "
+            f"`partita serve export {folder} EXPORTED --base FOLDER` and use that"
+        )
     if (below / "adapter_config.json").is_file():
         raise UsageError(f"the base model at {below} is a LoRA checkpoint itself: export it first, and name that")
     if not (folder / "adapter_model.safetensors").is_file():

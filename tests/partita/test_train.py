@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from aiohttp import web
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -26,6 +27,7 @@ SETTINGS = {
     "rate": 2e-3, "gradient_checkpointing": False, "patience": 5, "checkpoint_seconds": 0,
 }  # fmt: skip
 FEW = 24
+KEPT = ("order.json", "labels.json", "held_out_items.json", "held_out.json", "epoch.json")
 
 
 @pytest.fixture(scope="module")
@@ -72,9 +74,9 @@ def test_both_from_labels_to_a_session_that_says_supervised(cli, world):
     training = world / "out" / "training"
     log = [json.loads(line) for line in (training / "log.jsonl").read_text().splitlines()]
     measured = [row for row in log if "held_out" in row]
-    assert [row["epoch"] for row in measured] == [0, 1]
-    marked = ["best so far" in line for line in done.err.splitlines() if " of 2" in line]
-    assert marked == [row["best"] for row in measured]
+    assert [row["epoch"] for row in measured] == [-1, 0, 1]  # the base is measured first
+    marked = [", best" in line or ", kept" in line for line in done.err.splitlines() if " of 2" in line]
+    assert marked == [row["best"] for row in measured[1:]] and done.json["gained"] == (", best" in done.err)
     first, last = (next(r for r in rows if "assessment" in r) for rows in (log, log[::-1]))
     assert last["assessment"] < first["assessment"]
     assert (training / "curves.png").stat().st_size > 10_000 and list((training / "tensorboard").iterdir())
@@ -152,6 +154,55 @@ def test_what_is_held_out_stays_held_out_when_the_collection_changes(cli, world)
     assert any(item in learnt for item in new)
 
 
+def test_what_is_in_the_folder_is_looked_at_before_it_is_believed(cli, world):
+    training, labels = world / "out" / "training", world / "patches" / "labels.csv"
+    with cli.start(*words("both")) as process:
+        until(world / "out", 1)
+        taken = cli(*words("both"), "--db", f"sqlite:///{world}/other.db")
+        assert taken.code == 2 and "another process trains into out now" in taken.err
+        process.send_signal(signal.SIGKILL)
+    said = labels.read_text()
+    labels.write_text(said.replace("00.png,red", "00.png,blue"))
+    changed = cli(*words("both"))
+    assert changed.code == 2 and "labels of 1 items have changed" in changed.err, changed.err
+    assert "that of 00.png from 'red' to 'blue'" in changed.err
+    labels.write_text(said)
+    with (training / "log.jsonl").open("ab") as file:
+        file.write(b'\xff\xfe\n{"held_out": 1}\n')
+    kept = {name: (training / name).read_bytes() for name in KEPT}
+    for name, damaged in (
+        ("order.json", kept["order.json"][:99]),
+        ("labels.json", b"[1]"),
+        ("held_out_items.json", b"[1]"),
+        ("held_out.json", kept["held_out.json"][:999]),
+        ("epoch.json", b"\xff" + kept["epoch.json"]),
+    ):
+        (training / name).write_bytes(damaged)
+        refused = cli(*words("both"))
+        assert refused.code == 2 and "Traceback" not in refused.err, (name, refused.err)
+        assert name in refused.err and "another --out" in refused.err
+        (training / name).write_bytes(kept[name])
+    done = cli(*words("both"))
+    assert done.code == 0, done.err
+    log = [json.loads(line) for line in (training / "log.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in log if "held_out" in line] == [-1, 0, 1]  # the base, and both epochs
+    assert not (training / "lock").exists()
+
+
+def test_an_order_that_came_to_nothing_makes_room(cli, world):
+    class Closed(Truth):
+        async def chat(self, request: web.Request) -> web.Response:
+            return web.json_response({"error": {"message": "no such key"}}, status=401)
+
+    with serving(Closed(numbers(FEW, 3))) as truth:
+        truth.write(world / "c")
+        asked = ("train", "both", "c", "--by", "kind", "--base", "base", "--config", "few.yaml", "--out", "out")
+        assert cli(*asked, "--teacher", truth.url).code == 4
+        assert (world / "out" / "training" / "order.json").exists()
+        done = cli(*asked, "--teacher", "c/labels.csv", "--column", "kind")
+        assert done.code == 0, done.err
+
+
 def test_missing_libraries_say_what_to_install(cli, world):
     (world / "blocked").mkdir()
     (world / "blocked" / "sitecustomize.py").write_text("import sys\nsys.modules['accelerate'] = None\n")
@@ -199,7 +250,9 @@ def test_an_endpoint_teaches_and_is_asked_nothing_twice(cli, world):
         ({"column": "shape"}, "no column 'shape'"),
         ({"base": "nowhere"}, "--base nowhere: there is no such folder"),
         ({"config": "nowhere.yaml"}, "no such file"),
-        ({"out": "patches"}, "exists and holds no training"),
+        ({"out": "patches"}, "lies in the collection"),
+        ({"out": "patches/model"}, "lies in the collection"),
+        ({"out": "base"}, "exists and holds no training"),
         ({"by": " "}, "the criterion is empty"),
         ({"teacher": "http://me:secret@127.0.0.1:9/v1"}, "--teacher: the URL holds a user name or password"),
     ],
@@ -234,5 +287,9 @@ def test_settings_that_are_none_and_another_training_in_the_folder(cli, world):
     shown = cli("train", "agent", "--config", "order.yaml", "--out", "elsewhere", "--show-config")  # words go first
     told = yaml.safe_load(shown.out)
     assert [told[name] for name in ("what", "out", "by", "rate")] == ["agent", "elsewhere", "color", 1e-3]
+    for name, value, says in (("by", ["color"], "by: must be a text"), ("rate", float("inf"), "rate: ")):
+        (world / "odd.yaml").write_text(yaml.safe_dump({name: value}))
+        odd = cli(*words("both", "odd", config="odd.yaml"))
+        assert odd.code == 2 and f"odd.yaml: {says}" in odd.err and not (world / "odd").exists(), odd.err
     lacks = cli("train", "both", "patches")
     assert lacks.code == 2 and "--by, --teacher, --out" in lacks.err

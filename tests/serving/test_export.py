@@ -354,7 +354,7 @@ def broken(checkpoint: Path, folder: Path, file: str, content: bytes | None) -> 
 @pytest.mark.parametrize(
     ("file", "content", "told"),
     [
-        ("partita.json", b'{"format": 2, "base": "nowhere"}', "name its folder with --base"),
+        ("partita.json", b'{"format": 2, "base": "nowhere"}', "EXPORTED --base FOLDER"),
         ("partita.json", b'{"format": 7}', "format 7"),
         ("partita.json", b"[]", "no JSON object"),
         ("adapter_model.safetensors", None, "only safetensors"),
@@ -490,7 +490,7 @@ def test_adapters_that_are_none(checkpoint: Path, base: Path, tmp_path: Path) ->
         export(folder, tmp_path / "out")
     itself = broken(checkpoint, tmp_path / "b", "config.json", (base / "config.json").read_bytes())
     (itself / "partita.json").write_text('{"format": 2, "base": "."}')
-    with pytest.raises(UsageError, match="name its folder with --base"):
+    with pytest.raises(UsageError, match="EXPORTED --base FOLDER"):
         export(itself, tmp_path / "out")
     with pytest.raises(UsageError, match="LoRA checkpoint itself"):
         export(checkpoint, tmp_path / "out", base=itself)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from agents import questions
 from agents.conclusions import Conclusion, ending
 from agents.prompt_sets import set_for_criterion
-from training.exam import ANSWERED, assessments, best_of, first_of, near_and_far, told_apart, verdicts
-from training.samples import Pair, Sample
+from training.exam import ANSWERED, assessments, best_of, chance_of, first_of, near_and_far, told_apart, verdicts
+from training.samples import Pair, Sample, Unit
 
 PROMPTS = set_for_criterion("suit")
 
@@ -59,14 +60,22 @@ def test_the_epoch_that_is_kept_is_the_latest_that_is_as_good_as_any() -> None:
         {"auc": 0.9, "verdicts": 0.895, "caption": 0.9},
         {"auc": 0.9, "verdicts": 0.85, "caption": 0.1},
     ]
-    assert (first_of(epochs), best_of(epochs)) == (1, 3)
-    assert (first_of([*epochs, {"auc": 1.0, "verdicts": 1.0}]), best_of([*epochs, {"auc": 1.0, "verdicts": 1.0}])) == (
-        5,
-        5,
-    )
-    assert first_of([epochs[1], epochs[3]]) == 0  # nothing was gained
+    assert (first_of(epochs, 0.01), best_of(epochs, 0.01)) == (1, 3)
+    better = [*epochs, {"auc": 1.0, "verdicts": 1.0}]
+    assert first_of(better, 0.01) == best_of(better, 0.01) == 5
+    assert first_of([epochs[1], epochs[3]], 0.01) == 0  # nothing was gained
+    assert best_of(better, 0.1) == 5 and first_of(better, 0.1) == 1
+    assert best_of([*better, epochs[1]], 0.1) == 6  # of few verdicts one makes the difference
+
+
+def test_few_verdicts_leave_more_to_chance() -> None:
+    asked = [assessment("b", Conclusion.YES), assessment("c", Conclusion.NO)]
+    pairs: list[Unit] = [Pair(caption("a"), caption("b"), True), Pair(caption("a"), caption("c"), None)]
+    assert chance_of(asked * 96) == pytest.approx(0.0101, abs=1e-4)
+    assert chance_of([*pairs, *asked * 5]) == pytest.approx(0.0443, abs=1e-4)
+    assert chance_of(pairs) == pytest.approx(0.14)
 
 
 def test_where_only_losses_are_known_the_least_is_kept() -> None:
     told = [{"caption": 0.3}, {"caption": 0.2}, {"caption": 0.2, "assessment": 0.1}]
-    assert (first_of(told), best_of(told)) == (1, 1)
+    assert first_of(told, 0.01) == best_of(told, 0.01) == 1
