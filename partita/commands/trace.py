@@ -102,7 +102,8 @@ def _show(opened: Session, filters: dict[str, Any], *, as_json: bool) -> int:
     if not as_json and item is None:
         return tell_all(output(), opened.trace(**filters), opened.result().texts)
     if not as_json:
-        return tell_story(output(), item, opened.name_in_trace(item), opened.story(**filters), opened.result())
+        named, together = opened.name_in_trace(item), opened.found_with(item)
+        return tell_story(output(), item, named, opened.story(**filters), opened.result(), together)
     shown = 0
     for row in opened.trace(**filters):
         options.print_json(row)
