@@ -228,6 +228,25 @@ def test_a_dataset_for_fiftyone(url, tmp_path, odds):
         assert (target["confidence"] in (0.5, SURE)) if odds else "confidence" not in target
 
 
+def test_names_that_a_spreadsheet_would_run_are_kept_and_told(cli, tmp_path):
+    (tmp_path / "c").mkdir()
+    for number, name in enumerate(["=cmd|calc!A1.png", "b.png", "c-d.png"]):
+        draw(number + 1).save(tmp_path / "c" / name)
+    with open_database(cli.db) as db:
+        make_session(db, tmp_path / "c", {"=1+1": ["=cmd|calc!A1.png"], "fine": ["b.png", "c-d.png"]})
+        make_session(db, tmp_path / "c", {"a=b": ["b.png", "c-d.png"]}, name="fine")
+    warning = "2 names of items and clusters begin with ="
+    done = cli("export", "s", "--to", tmp_path / "out.csv")
+    assert done.code == 0 and warning in done.err and len(done.err.splitlines()) == 2 and ".parquet" in done.err
+    with (tmp_path / "out.csv").open(newline="") as file:
+        assert [(row["item"], row["name"]) for row in csv.DictReader(file)][0] == ("=cmd|calc!A1.png", "=1+1")
+    assert warning in cli("export", "s", "--to", tmp_path / "out").err
+    quiet = [("s", "out.json"), ("s", "images", "--form", "imagefolder"), ("s", "r.html"), ("fine", "fine.csv")]
+    for session, to, *how in quiet:
+        done = cli("export", session, "--to", tmp_path / to, *how)
+        assert done.code == 0 and len(done.err.splitlines()) == 1, done.err
+
+
 def test_places_and_forms_that_do_not_fit(cli, tmp_path):
     hostile(tmp_path / "c", cli.db)
 
