@@ -69,6 +69,8 @@ def export(
         raise UsageError(
             f"--to {to}: no export as {to.suffix!r}; use {', '.join(FILES[:4])}, a folder's name, or --form folder"
         )
+    if not is_folder and not to.absolute().parent.is_dir():
+        raise UsageError(f"--to {to}: there is no folder {to.parent}; make it first, or choose another place")
     record = load_session(db, name)
     items = collection_from_rows(record.collection, load_items(db, record.id)).items
     members = members_of(result, items)

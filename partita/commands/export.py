@@ -47,7 +47,9 @@ def command(session: str, db: str, to: Path, form: Form | None, copy: bool, thum
     written = opened.export(to, form=form, copy=copy, thumbnails=thumbnails)
     click.echo(f"written: {written}", err=True)
     if names := formulas_in(opened.result(), written, form):
-        begin = f"{names:,} names of items and clusters begin" if names > 1 else "the name of an item or a cluster begins"
+        begin = (
+            f"{names:,} names of items and clusters begin" if names > 1 else "the name of an item or a cluster begins"
+        )
         click.echo(
             f"{begin} with =, +, -, @ or a tab, which a spreadsheet may run as a formula: don't open the table in one; "
             "--to a .json or .parquet file instead",
