@@ -35,6 +35,11 @@ class Union:
     other: Line
     """The one that was taken in, as it was then."""
 
+    @property
+    def size(self) -> int:
+        """Nodes that came by the one that was taken in: at least those that stood for it, wherever they went later."""
+        return max(self.other.size, len(self.shown[1]))
+
 
 @dataclass(slots=True, eq=False)
 class Line:

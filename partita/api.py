@@ -26,7 +26,7 @@ from partita.result import Result
 from partita.settings import Environment, make_parameters, read_environment
 from partita.spend import Spend, spend_of
 from partita.steering import Steering
-from partita.stored import result_of
+from partita.stored import found_with, result_of
 from storage.artefacts import new_file
 from storage.calls import KINDS, TOLD, Call, Held, Wanted, calls, held, name_in_calls
 from storage.database import Database, open_database
@@ -181,12 +181,17 @@ class Session:
         """How an item came to its place: rows as ``trace`` gives them, in order.
 
         Besides what the item took part in, these are its description, the answers that decided about it, and the merges
-        that its cluster took part in. ``filters`` are those of ``trace``.
+        that the cluster took part in in which agents left it (``found_with``). ``filters`` are those of ``trace``.
         """
         kinds = ("describe", *TOLD) if kind is None else (kind,)
-        found = (c.items for c in self.result().clusters if item in c.items)
         cluster = filters.pop("cluster", None)
-        yield from map(trace_row, self._calls(Wanted(kinds, item, story=next(found, ()), **filters), cluster))
+        wanted = Wanted(kinds, item, story=self.found_with(item), **filters)
+        yield from map(trace_row, self._calls(wanted, cluster))
+
+    def found_with(self, item: str) -> frozenset[str]:
+        """The items that agents left in one cluster with an item, itself among them, whatever people corrected."""
+        with open_database(self._url) as database:
+            return found_with(database, self._id, item)
 
     def write_trace(self, to: str | Path, **filters: Any) -> int:
         """Write the rows of ``trace`` to a file, one JSON object a line; how many there were.

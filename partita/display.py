@@ -83,7 +83,9 @@ def progress_on(console: Console, on_named: Callable[[str], None]) -> Iterator[W
         what += [f"{likely} ({low} to {high})" for _, low, likely, high in would.rows()[3:] if low != "nothing"]
         known = "" if would.job.price.known else ", at an assumed price"
         known += "" if would.measured else "; assumed, as no call of this model is in this database yet"
-        line = f"{made:,} of about {count(would.calls.likely)} calls are made" if made else ", ".join(what) + known
+        line = ", ".join(what) + known if would.calls.high else "no calls"
+        if made:
+            line = f"{made:,} of about {count(would.calls.likely)} calls are made"
         console.print(f"[dim]{'' if made else 'expected: '}{line}[/]", highlight=False)
         notes = list(would.job.remarks if would.job.max_cost is not None else ()) if made else would.warnings()
         if made and would.job.max_calls is not None and would.job.max_calls <= made:

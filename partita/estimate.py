@@ -8,7 +8,7 @@ than those (embeddings that don't see the criterion, a hundred clusters) take mo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -62,8 +62,26 @@ class Span:
 
 
 _NOTHING = Span(0, 0, 0)
+_QUESTIONS = ("describe", "membership", "merge")
 _TAIL = Span(1.04, 1.13, 1.17)
 """Wall time of policy evidence over (sum of answer times / calls in flight), docs/design/evidence.md."""
+
+
+@dataclass(frozen=True, slots=True)
+class TakenOver:
+    """Answers that a fork has from another session."""
+
+    answers: Mapping[str, int] = field(default_factory=dict)
+    """How many, by kind."""
+    settled: Collection[str] = ()
+    """Kinds of questions (describe, membership, merge) of which no new ones are likely; all of them: there are none."""
+
+    def left(self, kind: str, asked: Span) -> Span:
+        """What is left of the questions of a kind."""
+        left = asked.each(lambda x: max(0, x - self.answers.get(kind, 0)))
+        if kind not in self.settled:
+            return left
+        return _NOTHING if len(self.settled) == len(_QUESTIONS) else Span(0, 0, left.high)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +115,18 @@ class Job:
     max_cost: float | None = None
     remarks: tuple[str, ...] = ()
     """Said with the estimate: where a price is not known, say."""
+    taken: TakenOver = field(default_factory=TakenOver)
+    """What a fork need not ask."""
+
+    @property
+    def describes(self) -> int:
+        """Items to be described."""
+        return max(0, self.distinct - self.taken.answers.get("describe", 0))
+
+    @property
+    def embeds(self) -> int:
+        """Items to be embedded."""
+        return max(0, self.distinct - self.taken.answers.get("embed", 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +175,7 @@ class Estimate:
     @property
     def calls(self) -> Span:
         """Chat calls: descriptions and questions."""
-        return self.questions + _fixed(self.job.distinct)
+        return self.questions + _fixed(self.job.describes)
 
     def to_json(self) -> dict[str, Any]:
         """One object of plain values; ``calls.total`` leaves out the embeddings, as ``--max-calls`` does."""
@@ -154,8 +184,8 @@ class Estimate:
             "items": self.job.items,
             "failed_items": self.job.failed,
             "calls": {
-                "describe": self.job.distinct,
-                "embed": self.job.distinct,
+                "describe": self.job.describes,
+                "embed": self.job.embeds,
                 "questions": self.questions.to_json(),
                 "total": self.calls.to_json(),
             },
@@ -199,8 +229,8 @@ class Estimate:
         """What it rests on, what to know of it, and whether the budget will do."""
         job = self.job
         notes = [
-            f"calls: {job.distinct:,} descriptions and the questions of policy {job.policy}; tokens, cost and time are "
-            f"those of {job.distinct:,} embeddings too"
+            f"calls: {job.describes:,} descriptions and the questions of policy {job.policy}; "
+            f"tokens, cost and time are those of {job.embeds:,} embeddings too"
         ]
         if job.failed:
             notes.append(f"items that can't be used and are left out: {job.failed:,}")
@@ -233,8 +263,8 @@ class Estimate:
         if b.verdict == "probably":
             return f"{b.option} {b.limit:g} is probably enough; the run may want {say(most)}"
         if b.described < 1:
-            described = round(b.described * self.job.distinct)
-            how_far = f"about {described:,} of {self.job.distinct:,} items are described"
+            described = round(b.described * self.job.describes)
+            how_far = f"about {described:,} of {self.job.describes:,} items are described"
             if not described:
                 return f"{b.option} {b.limit:g} is too little: it allows next to nothing"
         else:
@@ -311,9 +341,10 @@ def estimate(job: Job) -> Estimate:
     if job.candidates > 1:  # with four, 2.4 to 2.9 a call were measured: a cluster has not always so many to ask about
         b = job.candidates
         memberships = memberships.times(Span(1 / b, 1.5 / b, 2 / b))
-    memberships, merges = memberships.each(math.ceil), merges.each(math.ceil)
-    each = _fixed(job.distinct)
-    counts = {"describe": each, "embed": each, "membership": memberships, "merge": merges}
+    memberships = job.taken.left("membership", memberships.each(math.ceil))
+    merges = job.taken.left("merge", merges.each(math.ceil))
+    describes, embeds = _fixed(job.describes), _fixed(job.embeds)
+    counts = {"describe": describes, "embed": embeds, "membership": memberships, "merge": merges}
     calls = {kind: _Call(*tokens_per_call(job, kind), _seconds(job, kind)) for kind in counts}
     cost = {}
     for kind, call in calls.items():
@@ -323,7 +354,7 @@ def estimate(job: Job) -> Estimate:
     questions = memberships + merges
     budgets: list[Budget] = []
     if job.max_calls is not None:
-        budgets.append(_budget("--max-calls", job.max_calls, job.distinct, questions))
+        budgets.append(_budget("--max-calls", job.max_calls, job.describes, questions))
     if job.max_cost is not None:
         first = (cost["describe"] + cost["embed"]).likely
         budgets.append(_budget("--max-cost", job.max_cost, first, cost["membership"] + cost["merge"]))

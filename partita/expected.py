@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from agents.prompt_sets import PromptSet
-from partita.estimate import Estimate, Job, estimate, image_tokens, text_tokens
+from partita.estimate import Estimate, Job, TakenOver, estimate, image_tokens, text_tokens
 from partita.prices import Prices
 from partita.settings import BUILT_IN, EMBEDDED, LOCAL, Parameters
 from serving.sentences import PACKAGED
@@ -25,8 +25,10 @@ def expected(
     *,
     max_calls: int | None = None,
     max_cost: float | None = None,
+    taken: TakenOver | None = None,
 ) -> Estimate:
-    """Calls, tokens, cost and time of a run; ``took`` is what calls of these models took before (``measured``)."""
+    """Calls, tokens, cost and time of a run; ``took`` is what calls of these models took before (``measured``),
+    ``taken`` what a fork need not ask."""
     endpoint, model, embed_endpoint, embed_model = asked_models(p)
     price = prices.of(model, endpoint=endpoint)
     embed_price = prices.of(embed_model, endpoint=embed_endpoint)
@@ -50,6 +52,7 @@ def expected(
             max_calls=max_calls,
             max_cost=max_cost,
             remarks=tuple(remark for remark in remarks if remark),
+            taken=taken or TakenOver(),
         )
     )
 

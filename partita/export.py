@@ -27,6 +27,8 @@ Form = Literal["folder", "imagefolder", "fiftyone"]
 FORMS: tuple[Form, ...] = get_args(Form)
 REPORTS = (".html", ".htm")
 FILES = (".csv", ".json", ".parquet", *REPORTS)
+_FORMULAS = ("=", "+", "-", "@", "\t", "\r")
+"""With what a spreadsheet lets a formula begin."""
 THUMBNAILS = 24
 """Pictures that a report shows of each cluster."""
 _WRITE = {"folder": write_folders, "imagefolder": write_imagefolder, "fiftyone": write_fiftyone}
@@ -67,6 +69,8 @@ def export(
         raise UsageError(
             f"--to {to}: no export as {to.suffix!r}; use {', '.join(FILES[:4])}, a folder's name, or --form folder"
         )
+    if not is_folder and not to.absolute().parent.is_dir():
+        raise UsageError(f"--to {to}: there is no folder {to.parent}; make it first, or choose another place")
     record = load_session(db, name)
     items = collection_from_rows(record.collection, load_items(db, record.id)).items
     members = members_of(result, items)
@@ -83,6 +87,18 @@ def export(
     except OSError as e:
         raise UsageError(f"--to {to}: {e.strerror or e}; choose another place") from None
     return to
+
+
+def formulas_in(result: Result, written: Path, form: Form | None) -> int:
+    """How many names of items and clusters a spreadsheet would run as formulas in what was written: they are kept
+    exactly, as programs need them.
+
+    Args:
+        written: what ``export`` gave back, in this ``form``.
+    """
+    has_table = form in (None, "folder") if written.is_dir() else written.suffix.lower() == ".csv"
+    names = [name for c in result.clusters for name in (c.name, *c.items)] if has_table else []
+    return sum(name.startswith(_FORMULAS) for name in names)
 
 
 def _csv(_: Result, members: Iterable[Member]) -> bytes:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from agents.prompt_sets import PromptSet, QuestionKind, prompt_hash
 from graphs.likeness import VECTORS
 from graphs.relational import GRAPH
+from partita.estimate import TakenOver
 from partita.prompts import Chosen, choose, stored_set
 from partita.result import TEACHER
 from partita.session_names import check_name, free_name
+from storage import artefacts
 from storage.database import Database
 from storage.errors import UsageError
 from storage.forks import fork as store
+from storage.forks import reused as reused_by
 from storage.sessions import SessionRecord, list_sessions, load_session
 
+_SETTLED = "settled"
+"""The artefact with the kinds of questions of which a fork is likely to have no new ones: those that its prompts leave
+as they are, where the other session was done and items are described alike."""
 _KINDS: tuple[QuestionKind, ...] = ("describe", "membership", "merge")
 
 
@@ -73,5 +80,13 @@ def fork(db: Database, name: str, prompts: str | Chosen, *, session: str | None 
         db, of.id, record, asked | ({"embed": asked["describe"]} if described else {}),
         (GRAPH, VECTORS) if described else (),
     )  # fmt: skip
+    settled = [kind for kind in _KINDS if kind not in again] if described and of.status == "done" else []
+    artefacts.put(db, record.id, _SETTLED, json.dumps(settled).encode())
     chosen.kept_in(db)
     return Forked(named, reused, again)
+
+
+def taken_over(db: Database, session_id: str) -> TakenOver:
+    """What a session need not ask because another one has; nothing, if it is no fork."""
+    settled = artefacts.get(db, session_id, _SETTLED)
+    return TakenOver(reused_by(db, session_id), frozenset(json.loads(settled) if settled else ()))

@@ -36,3 +36,18 @@ def members_of(result: Result, items: Iterable[Item]) -> Iterator[Member]:
         sure: Sequence[float | None] = c.confidence or [None] * c.size
         for item, confidence in zip(c.items, sure, strict=True):
             yield Member(by_name[item], c.id, c.name, confidence)
+
+
+def class_names(members: Iterable[Member]) -> dict[int, str]:
+    """A name for each cluster, by its number, where names are all that tells clusters apart: people may call two the
+    same, and these are `con` and `con (2)` here."""
+    names = {member.cluster: member.name for member in members}
+    taken, given, used = set(names.values()), dict[int, str](), set[str]()
+    for cluster, name in names.items():
+        told, number = name, 1
+        while told in used or (number > 1 and told in taken):
+            number += 1
+            told = f"{name} ({number})"
+        given[cluster] = told
+        used.add(told)
+    return given

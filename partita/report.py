@@ -9,6 +9,7 @@ from typing import Any
 from partita.prices import Prices
 from partita.result import Result
 from partita.spend import Spend, spend_of
+from partita.steering import Steering
 from partita.stored import result_of
 from storage.database import Database
 from storage.items import Item, collection_from_rows
@@ -17,6 +18,8 @@ from storage.trace import trace
 
 DOUBTS = 12
 """Items that are told as the least certain."""
+_PLACING = ("move", "split", "together", "apart")
+"""Corrections that are about items themselves; the others name items to say which cluster is meant."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,8 @@ class Doubt:
     confidence: float
     last: Assessment | None
     """None if no question was about it alone: it began its cluster."""
+    by_hand: str
+    """What a person said of its place, as a sentence; empty if nobody has, or it is undone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +70,16 @@ def report_of(db: Database, name: str, prices: Prices) -> Report:
     first: dict[int, str] = {}
     same = {row.name: first.setdefault(row.node, row.name) for row in rows if row.node is not None}
     doubtful = _least_certain(result, same)
-    last = _last(trace(db, record.id, cluster_items=[item for item, _, _ in doubtful]))
+    last = _last(trace(db, record.id, cluster_items=[item for item, _, _ in doubtful], kind="membership"))
+    placing = [one for one in Steering(db, name).told() if one.holds and one.did in _PLACING]
+    by_hand = {item: one.words for one in placing for item in one.items}
     items = collection_from_rows(record.collection, rows).items
     return Report(
         result,
         record,
         spend_of(db, name, prices),
         {item.name: item for item in items},
-        tuple(Doubt(item, cluster, sure, last.get(item)) for item, cluster, sure in doubtful),
+        tuple(Doubt(item, cluster, sure, last.get(item), by_hand.get(item, "")) for item, cluster, sure in doubtful),
     )
 
 
@@ -88,10 +95,10 @@ def _least_certain(result: Result, same: Mapping[str, str]) -> list[tuple[str, i
 
 
 def _last(rows: Iterable[dict[str, Any]]) -> dict[str, Assessment]:
-    """The last question about each item that was a candidate."""
+    """The last question about each item, from membership rows of the trace."""
     last: dict[str, Assessment] = {}
     for row in rows:
-        candidates = row.get("candidates", [])
+        candidates = row["candidates"]
         said = (row["conclusion"] or "").split()
         for place, item in enumerate(candidates):
             conclusion = said[place] if len(said) == len(candidates) else "UNKNOWN"

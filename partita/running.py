@@ -20,6 +20,7 @@ from graphs.budget import Budget
 from graphs.relational import GRAPH
 from partita.endpoints import Connection, check_built_in, check_kind, connect
 from partita.expected import expected, measured
+from partita.forking import taken_over
 from partita.gallery import Gallery
 from partita.keys import Keys
 from partita.live import Live
@@ -258,7 +259,8 @@ async def _work(
         live = Live(db, record.id, watch.progress)
         if watch.on_expected:
             took = await asyncio.to_thread(measured, db, p)
-            would = partial(expected, max_calls=limits.max_calls, max_cost=limits.max_cost)
+            taken = await asyncio.to_thread(taken_over, db, record.id)
+            would = partial(expected, max_calls=limits.max_calls, max_cost=limits.max_cost, taken=taken)
             estimate = await asyncio.to_thread(would, found, prompt_set, p, limits.prices, took)
             live.expected = estimate.calls.likely
             watch.on_expected(estimate)

@@ -17,8 +17,11 @@ from storage.locks import is_locked
 from storage.sessions import SessionRecord, load_items, load_session
 
 
-def result_of(db: Database, name: str) -> Result:
+def result_of(db: Database, name: str, found: Partition | None = None) -> Result:
     """What a session has come to so far.
+
+    Args:
+        found: the clusters as agents left them, where they are read already.
 
     Raises:
         UnknownSession: no session of that name.
@@ -29,9 +32,9 @@ def result_of(db: Database, name: str) -> Result:
     for row in rows:
         if row.node is not None:
             names.setdefault(row.node, []).append(row.name)
-    stored = artefacts.get(db, record.id, PARTITION)
+    found = found_by_agents(db, record.id) if found is None else found
     hands = [correction_of(one.subject) for one in said(db, record.id) if one.holds and one.subject["did"] != "undo"]
-    partition = corrected(Partition.from_bytes(stored), hands) if stored else Partition(())
+    partition = corrected(found, hands)
     sure = partition.confidence
     status = status_now(db, record)
     clusters = [
@@ -57,10 +60,24 @@ def result_of(db: Database, name: str) -> Result:
         seconds=record.seconds,
         why=record.why,
         supervised=any(SUPERVISED in str(record.parameters.get(name)) for name in ("model", "embed_model")),
-        corrections=len(hands) if stored else 0,
+        corrections=len(hands) if found.clusters else 0,
         progress=record.progress if status == "running" else None,
         texts={row.name: row.text for row in rows if row.text is not None},
     )
+
+
+def found_by_agents(db: Database, session_id: str) -> Partition:
+    """The clusters as agents left them, whatever people corrected; none while there is no partition."""
+    stored = artefacts.get(db, session_id, PARTITION)
+    return Partition.from_bytes(stored) if stored else Partition(())
+
+
+def found_with(db: Database, session_id: str, item: str) -> frozenset[str]:
+    """The items that agents left in one cluster with an item, itself among them; none if it has no place."""
+    node = node_of(db, session_id)
+    clusters = (set(c.nodes) for c in found_by_agents(db, session_id).clusters if node.get(item) in c.nodes)
+    together = next(clusters, set())
+    return frozenset(name for name, v in node.items() if v in together)
 
 
 def node_of(db: Database, session_id: str) -> dict[str, int]:

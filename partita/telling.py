@@ -47,7 +47,9 @@ def tell_all(console: Console, rows: Iterable[Row], texts: Mapping[str, str]) ->
     return told
 
 
-def tell_story(console: Console, item: str, named_as: str, rows: Iterable[Row], result: Result) -> int:
+def tell_story(
+    console: Console, item: str, named_as: str, rows: Iterable[Row], result: Result, together: Collection[str]
+) -> int:
     """Print how an item came to its place: what it was described as, whom it was compared with, and where it stands.
 
     Questions in which it only stood for its cluster are counted.
@@ -55,12 +57,13 @@ def tell_story(console: Console, item: str, named_as: str, rows: Iterable[Row], 
     Args:
         named_as: the item's name in the rows, where it has the content of another.
         rows: as ``Session.story`` gives them.
+        together: as ``Session.found_with`` gives them: whose cluster is told as its own in comparisons of clusters.
 
     Returns:
         How many rows there were.
     """
     told = 0
-    its_cluster = next((frozenset(c.items) for c in result.clusters if item in c.items), frozenset({named_as}))
+    its_cluster = frozenset({named_as, *together})
     stood: Counter[str] = Counter()
     for row in rows:
         if not told:

@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, RowMapping, Select, Text, cast, func, literal, or_, select
 
-from storage.corrections import HUMAN
+from storage.corrections import HUMAN, said
 from storage.corrections import KIND as CORRECTION
 from storage.database import Database
 from storage.errors import UsageError
@@ -50,7 +50,8 @@ class Wanted:
     after: int | None = None
     """Those that were written after the one with this id."""
     story: Collection[str] | None = None
-    """For ``item`` its story: besides, answers that decided about it, and merges in which any of these took part."""
+    """For ``item`` its story: besides, answers that decided about it, merges in which any of these took part, and the
+    undoing of corrections that it takes part in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,9 +115,12 @@ def calls(db: Database, session_id: str, wanted: Wanted) -> Iterator[Call]:
         images = images_shown(connection, session_id)
         names, shown = _all_names(connection, session_id)
     nodes: list[int] = []
+    undoing: frozenset[int] = frozenset()
     if wanted.item is not None:
         name = _require(wanted.item, shown)
         nodes = [node for node, called in names.items() if called == name]
+        if wanted.story is not None:
+            undoing = _undoing(db, session_id, nodes)
 
     def as_shown(given: Collection[str] | None) -> frozenset[str] | None:
         return None if given is None else frozenset(shown.get(name, name) for name in given)
@@ -125,9 +129,12 @@ def calls(db: Database, session_id: str, wanted: Wanted) -> Iterator[Call]:
         None if wanted.item is None else shown[wanted.item],
         as_shown(wanted.cluster_items),
         as_shown(wanted.story),
+        undoing,
         wanted.conclusion,
     )
-    return _streamed(db, _query(session_id, wanted, nodes), lambda row: _call(row, names, images), fits, wanted.last)
+    return _streamed(
+        db, _query(session_id, wanted, nodes, undoing), lambda row: _call(row, names, images), fits, wanted.last
+    )
 
 
 def name_in_calls(db: Database, session_id: str, item: str) -> str:
@@ -139,6 +146,19 @@ def name_in_calls(db: Database, session_id: str, item: str) -> str:
     with db.reading() as connection:
         _, shown = _all_names(connection, session_id)
     return _require(item, shown)
+
+
+def _undoing(db: Database, session_id: str, nodes: Collection[int]) -> frozenset[int]:
+    """Ids of what undoes a correction in which any of these takes part, or brings it back."""
+    about: set[int] = set()
+    undoing: set[int] = set()
+    for one in said(db, session_id):
+        if one.subject["did"] == "undo":
+            if one.subject["of"] in about | undoing:
+                undoing.add(one.id)
+        elif not set(nodes).isdisjoint((*one.subject["items"], *one.subject["others"])):
+            about.add(one.id)
+    return frozenset(undoing)
 
 
 def _all_names(connection: Connection, session_id: str) -> tuple[dict[int, str], dict[str, str]]:
@@ -168,6 +188,7 @@ class _Fits:
     item: str | None
     cluster: frozenset[str] | None
     story: frozenset[str] | None
+    undoing: frozenset[int]
     conclusion: str | None
 
     def __call__(self, call: Call) -> bool:
@@ -185,7 +206,8 @@ class _Fits:
     def _in_its_story(self, call: Call, taking_part: set[str]) -> bool:
         if self.story is None:
             return False
-        return (call.kind == "merge" and bool(self.story & taking_part)) or _decided_about(call.decisions, self.item)
+        is_its_merge = call.kind == "merge" and bool(self.story & taking_part)
+        return is_its_merge or call.id in self.undoing or _decided_about(call.decisions, self.item)
 
 
 def _decided_about(made: list[dict[str, Any]], item: str | None) -> bool:
@@ -193,7 +215,7 @@ def _decided_about(made: list[dict[str, Any]], item: str | None) -> bool:
     return any(one.get("item") == item or item in one.get("items", ()) for one in made)
 
 
-def _query(session_id: str, wanted: Wanted, nodes: Collection[int]) -> Select[Any]:
+def _query(session_id: str, wanted: Wanted, nodes: Collection[int], undoing: Collection[int]) -> Select[Any]:
     """What the database can tell of a wish. Of its item, whose ``nodes`` are given, more than is wanted may come."""
     query = (
         select(
@@ -211,7 +233,7 @@ def _query(session_id: str, wanted: Wanted, nodes: Collection[int]) -> Select[An
         about = (answers.c.subject, decisions.c.decided)
         anywhere = [_holds(column, node) for column in about for node in nodes]
         if wanted.story is not None:
-            anywhere.append(answers.c.kind == "merge")
+            anywhere += [answers.c.kind == "merge", answers.c.id.in_(undoing)]
         query = query.where(or_(literal(False), *anywhere))
     if wanted.after is not None:
         query = query.where(answers.c.id > wanted.after)

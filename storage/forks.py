@@ -55,9 +55,13 @@ def fork(
         for one in spoken:
             mine = and_(answers.c.id == one.id, answers.c.kind == KIND)
             _copy(connection, answers, columns, record.id, mine, origin=HUMAN)
-        counts = select(answers.c.kind, func.count()).where(
-            answers.c.session_id == record.id, answers.c.origin == REUSED
-        )
+    return reused(db, record.id)
+
+
+def reused(db: Database, session_id: str) -> dict[str, int]:
+    """How many answers of each kind a session has taken over from another."""
+    counts = select(answers.c.kind, func.count()).where(answers.c.session_id == session_id, answers.c.origin == REUSED)
+    with db.reading() as connection:
         return dict(connection.execute(counts.group_by(answers.c.kind)).all())
 
 

@@ -8,7 +8,7 @@ import click
 
 from partita.api import Session
 from partita.commands import options
-from partita.export import FORMS, THUMBNAILS, Form
+from partita.export import FORMS, THUMBNAILS, Form, formulas_in
 
 
 @click.command("export")
@@ -43,5 +43,15 @@ def command(session: str, db: str, to: Path, form: Form | None, copy: bool, thum
     each file is. A report is one HTML file that needs nothing else: clusters with pictures, what is least certain and
     why, and what it took.
     """
-    written = Session(session, db).export(to, form=form, copy=copy, thumbnails=thumbnails)
+    opened = Session(session, db)
+    written = opened.export(to, form=form, copy=copy, thumbnails=thumbnails)
     click.echo(f"written: {written}", err=True)
+    if names := formulas_in(opened.result(), written, form):
+        begin = (
+            f"{names:,} names of items and clusters begin" if names > 1 else "the name of an item or a cluster begins"
+        )
+        click.echo(
+            f"{begin} with =, +, -, @ or a tab, which a spreadsheet may run as a formula: don't open the table in one; "
+            "--to a .json or .parquet file instead",
+            err=True,
+        )

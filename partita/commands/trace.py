@@ -16,6 +16,7 @@ from partita.moments import read_end, read_moment
 from partita.plain import plain
 from partita.telling import tell_all, tell_story
 from storage.calls import CONCLUSIONS, Held
+from storage.corrections import KIND as CORRECTION
 from storage.errors import UsageError
 
 _SPANS = ".otlp.jsonl"
@@ -101,7 +102,8 @@ def _show(opened: Session, filters: dict[str, Any], *, as_json: bool) -> int:
     if not as_json and item is None:
         return tell_all(output(), opened.trace(**filters), opened.result().texts)
     if not as_json:
-        return tell_story(output(), item, opened.name_in_trace(item), opened.story(**filters), opened.result())
+        named, together = opened.name_in_trace(item), opened.found_with(item)
+        return tell_story(output(), item, named, opened.story(**filters), opened.result(), together)
     shown = 0
     for row in opened.trace(**filters):
         options.print_json(row)
@@ -125,12 +127,12 @@ def _nothing(there: Sequence[Held]) -> list[str]:
     for kind, calls in kinds.items():
         said = ", ".join(f"{n:,} {conclusion}" for conclusion, n in conclusions.get(kind, Counter()).items())
         words.append(f"{calls:,} {kind}" + (f" ({said})" if said else ""))
-    first, last = (
-        f"{moment.astimezone():%Y-%m-%dT%H:%M:%S%z}"
-        for moment in (min(held.first for held in there), max(held.last for held in there))
-    )
-    models = ", ".join(sorted({plain(held.model) for held in there}))
-    return [
-        "nothing matches; the session has " + ", ".join(words),
-        f"answered from {first} to {last} by {models}",
-    ]
+    lines = ["nothing matches; the session has " + ", ".join(words)]
+    if by_models := [held for held in there if held.kind != CORRECTION]:
+        first, last = (
+            f"{moment.astimezone():%Y-%m-%dT%H:%M:%S%z}"
+            for moment in (min(held.first for held in by_models), max(held.last for held in by_models))
+        )
+        models = ", ".join(sorted({plain(held.model) for held in by_models}))
+        lines.append(f"answered from {first} to {last} by {models}")
+    return lines

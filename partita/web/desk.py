@@ -13,11 +13,11 @@ from typing import Any, Generic, TypeVar
 
 from sqlalchemy import func, select, union_all
 
-from graphs.partition import PARTITION
+from graphs.partition import PARTITION, Partition
 from partita.prices import Prices
 from partita.result import ClusterResult, Result
 from partita.spend import Amount, Spend, amount_of, spend_of
-from partita.stored import result_of, status_now
+from partita.stored import found_by_agents, result_of, status_now
 from partita.web.embeddings import Embeddings
 from partita.web.jobs import Jobs
 from partita.web.maps import Maps
@@ -53,6 +53,8 @@ class Seen:
 
     record: SessionRecord
     result: Result
+    found: Partition
+    """The clusters as agents left them, whatever people corrected."""
     rows: list[ItemRow]
     """By position, which is an item's number in addresses."""
     partition: str
@@ -243,8 +245,9 @@ class Desk:
     def _read(self, record: SessionRecord, stamp: _Stamp) -> Seen:
         last = self._seen.last(record.id)
         if last is None or (last[0].partition, last[0].extent) != (stamp.partition, stamp.extent):
-            result, rows = result_of(self.db, record.name), load_items(self.db, record.id)
-            return Seen(record, result, rows, stamp.partition, stamp.extent)
+            found = found_by_agents(self.db, record.id)
+            result, rows = result_of(self.db, record.name, found), load_items(self.db, record.id)
+            return Seen(record, result, found, rows, stamp.partition, stamp.extent)
         # The agents have gone on, and the clusters are still the same.
         before = last[1]
         told = replace(

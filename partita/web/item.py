@@ -42,7 +42,7 @@ def item(name: str, number: int, desk: ADesk, start: int = 0) -> Response:
     seen = desk.seen(name)
     row = seen.item(number)
     shown_as = seen.named.get(row.node, row.name) if row.node is not None else row.name
-    steps, following = _steps(desk, seen, row.name, shown_as, max(0, start)) if row.node is not None else ([], None)
+    steps, following = _steps(desk, seen, row.node, shown_as, max(0, start)) if row.node is not None else ([], None)
     why = next((failed.why for failed in seen.result.failed_items if failed.item == row.name), None)
     return page(
         "item",
@@ -87,10 +87,10 @@ def _nearest(desk: Desk, seen: Seen, node: int | None) -> list[tuple[Tile, float
     return [(tile(seen, seen.named[other]), cosine) for other, cosine in near if other in seen.named]
 
 
-def _steps(desk: Desk, seen: Seen, item: str, shown_as: str, start: int) -> tuple[list[Step], int | None]:
+def _steps(desk: Desk, seen: Seen, node: int, shown_as: str, start: int) -> tuple[list[Step], int | None]:
     """A part of an item's story, and where the next begins."""
-    cluster = seen.place.get(item)
-    wanted = Wanted(TOLD, item, story=() if cluster is None else cluster[0].items)
+    together = next((c.nodes for c in seen.found.clusters if node in c.nodes), ())
+    wanted = Wanted(TOLD, shown_as, story=[seen.named[v] for v in together])
     told: list[Step] = []
     for place, call in enumerate(calls(desk.db, seen.record.id, wanted)):
         if place < start:

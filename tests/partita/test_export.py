@@ -19,6 +19,7 @@ from pathvalidate import is_valid_filename
 
 from partita import Session
 from partita.file_names import LONGEST, FolderNames, safe_item, safe_name
+from partita.steering import Steering
 from storage.database import open_database
 from storage.errors import UsageError
 from tests.partita.made import SURE, make_session
@@ -211,6 +212,29 @@ def test_texts_that_datasets_reads(tmp_path):
     assert not (tmp_path / "fo").exists()
 
 
+@pytest.mark.parametrize("kind", ["images", "texts"])
+def test_clusters_of_one_name_are_two_classes(tmp_path, kind):
+    items = [f"{number}.png" for number in range(4)] if kind == "images" else [f"row {n}" for n in range(1, 5)]
+    collection = tmp_path / ("c" if kind == "images" else "t.jsonl")
+    if kind == "images":
+        collection.mkdir()
+        for number, name in enumerate(items):
+            draw(number + 1).save(collection / name)
+    else:
+        collection.write_text("".join(json.dumps({"text": item}) + "\n" for item in items))
+    with open_database(url := f"sqlite:///{tmp_path}/p.db") as db:
+        make_session(db, collection, {f"cluster {n}": [item] for n, item in enumerate(items, 1)})
+        for number, called in enumerate(["con", "con (2)", "con", "con"], 1):
+            Steering(db, "s").rename(number, called)
+    to, apart = Session("s", url).export(tmp_path / "i", form="imagefolder"), ["con", "con (2)", "con (3)", "con (4)"]
+    rows = (to / ("train/metadata.jsonl" if kind == "images" else "train.jsonl")).read_text().splitlines()
+    assert [json.loads(row)["label"] for row in rows] == apart
+    if kind == "images":
+        to = Session("s", url).export(tmp_path / "f", form="fiftyone")
+        whole = json.loads((to / "labels.json").read_text())
+        assert whole["classes"] == apart == [whole["labels"][str(n)]["label"] for n in range(4)]
+
+
 @pytest.mark.parametrize("odds", [False, True])
 def test_a_dataset_for_fiftyone(url, tmp_path, odds):
     """By FiftyOne's description of a FiftyOneImageClassificationDataset."""
@@ -228,6 +252,25 @@ def test_a_dataset_for_fiftyone(url, tmp_path, odds):
         assert (target["confidence"] in (0.5, SURE)) if odds else "confidence" not in target
 
 
+def test_names_that_a_spreadsheet_would_run_are_kept_and_told(cli, tmp_path):
+    (tmp_path / "c").mkdir()
+    for number, name in enumerate(["=cmd|calc!A1.png", "b.png", "c-d.png"]):
+        draw(number + 1).save(tmp_path / "c" / name)
+    with open_database(cli.db) as db:
+        make_session(db, tmp_path / "c", {"=1+1": ["=cmd|calc!A1.png"], "fine": ["b.png", "c-d.png"]})
+        make_session(db, tmp_path / "c", {"a=b": ["b.png", "c-d.png"]}, name="fine")
+    warning = "2 names of items and clusters begin with ="
+    done = cli("export", "s", "--to", tmp_path / "out.csv")
+    assert done.code == 0 and warning in done.err and len(done.err.splitlines()) == 2 and ".parquet" in done.err
+    with (tmp_path / "out.csv").open(newline="") as file:
+        assert next((row["item"], row["name"]) for row in csv.DictReader(file)) == ("=cmd|calc!A1.png", "=1+1")
+    assert warning in cli("export", "s", "--to", tmp_path / "out").err
+    quiet = [("s", "out.json"), ("s", "images", "--form", "imagefolder"), ("s", "r.html"), ("fine", "fine.csv")]
+    for session, to, *how in quiet:
+        done = cli("export", session, "--to", tmp_path / to, *how)
+        assert done.code == 0 and len(done.err.splitlines()) == 1, done.err
+
+
 def test_places_and_forms_that_do_not_fit(cli, tmp_path):
     hostile(tmp_path / "c", cli.db)
 
@@ -240,6 +283,8 @@ def test_places_and_forms_that_do_not_fit(cli, tmp_path):
     assert ".html, a folder's name, or --form folder" in refused("v1.2")
     assert "not empty; choose a new folder" in refused("c", "--form", "imagefolder")
     assert "--thumbnails" in refused("x.html", "--thumbnails", -1)
+    for suffix in ("csv", "json", "parquet", "html"):
+        assert "there is no folder" in refused(f"new/x.{suffix}") and not (tmp_path / "new").exists()
     assert "choose another place" in refused("c/con.png/x.html") and "choose another place" in refused("c/con.png/x")
     assert cli("export", "s", "--to", tmp_path / "v1.2", "--form", "folder").code == 0
     with pytest.raises(UsageError, match="--form zip: there is no such form; there are folder, imagefolder, fiftyone"):

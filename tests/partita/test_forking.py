@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 import pytest
@@ -42,6 +43,8 @@ def test_other_words_for_the_merge_leave_the_rest_alone(any_cli, truth, tmp_path
     assert done.code == 0, done.err
     assert "60 describe, 60 embed" in done.err and "merge questions are asked anew" in done.err
     again = asked(truth, since)
+    likely, most = re.search(r"expected: (\d+) \(\d+ to (\d+)\) calls", done.err).groups()
+    assert int(likely) < 20 and again["merge"] + again["membership"] <= int(most)
     assert set(again) <= {"merge", "membership"} and again["merge"] > 0
     assert again["membership"] <= 5  # what is asked next follows from the answers, which came in another order
     calls = done.json["calls"]
@@ -66,16 +69,20 @@ def test_other_words_for_the_description_ask_all_of_it_anew(cli, truth, tmp_path
 def test_the_same_words_ask_nothing(cli, truth, tmp_path):
     before = cli(*run(truth.write(tmp_path / "c"), truth)).json
     since = len(truth.asked)
-    done = cli("fork", "s", "--prompts", "type", "--json")
+    done = cli("fork", "s", "--prompts", "type", "--max-calls", 0, "--json")
     assert done.code == 0, done.err
+    assert "expected: no calls" in done.err and "too little" not in done.err
     assert len(truth.asked) == since and "the prompts are the same" in done.err
     assert done.json["clusters"] == before["clusters"]
 
 
 def test_a_fork_of_a_paused_session_goes_on_and_pauses_itself(cli, truth, tmp_path):
-    assert cli(*run(truth.write(tmp_path / "c"), truth, "--max-calls", 80)).code == 3
+    whole = cli(*run(truth.write(tmp_path / "c"), truth, "--max-calls", 80))
+    assert whole.code == 3
     paused = cli("fork", "s", "--prompts", "type", "--session", "t", "--max-calls", 10)
     assert paused.code == 3 and "partita resume t" in paused.err
+    likely, left = (int(re.search(r"expected: (\d+) ", one.err)[1]) for one in (whole, paused))
+    assert left == likely - 80 and "--max-calls 10 is too little" in paused.err
     assert cli("resume", "t", "--json").json["status"] == "done"
     assert cli("show", "s", "--json").json["status"] == "paused"
 

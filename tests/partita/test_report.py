@@ -19,6 +19,7 @@ from PIL import Image
 import partita.report_page
 from partita import Session
 from partita.html import percent
+from partita.steering import Steering
 from storage.database import Database, open_database
 from storage.ledger import Answer, Ledger
 from storage.sessions import SessionRecord
@@ -112,6 +113,28 @@ def test_a_session_is_told(any_cli, tmp_path):
             assert re.search(
                 rf"{item}</bdi>.*?>{last[-1]['conclusion']}</span>\s*<bdi>“{last[-1]['reason']}”", least, re.S
             )
+
+
+def test_what_a_person_said_is_no_answer_of_an_agent(tmp_path):
+    """Corrections are rows of the trace, too; those that only name a cluster are not about its items."""
+    names = pictures(tmp_path / "c", 4)
+    with open_database(url := f"sqlite:///{tmp_path}/p.db") as db:
+        record = make_session(db, tmp_path / "c", {"a": names[:2], "b": names[2:]})
+        asyncio.run(_no(db, record))  # of the first
+        hands = Steering(db, "s")
+        hands.rename(1, "x")
+        hands.unite([1, 2])
+        hands.undo()
+        hands.move([names[3]], 1)
+        hands.move([names[1]], 2)
+        hands.undo()
+    page = Page(Session("s", url).export(tmp_path / "r.html"))
+    page.check()
+    said = " ".join(page.said.split()).partition("Least certain The items")[2].partition("What it took Stage")[0]
+    assert "UNKNOWN" not in said and "“”" not in said and said.count("a person:") == 1
+    assert f"{names[0]} NO “" in said
+    assert f"{names[3]} a person: move {names[3]} to where {names[0]}" in said
+    assert said.count("No question was about it") == 2
 
 
 async def _no(db: Database, record: SessionRecord) -> None:

@@ -70,6 +70,8 @@ def test_a_word_holds_is_listed_and_taken_back(any_cli, truth, tmp_path):
     assert all(json.loads(row)["kind"] != "describe" for row in cli("trace", "s", "--json").out.splitlines())
     story = cli("trace", "s", "--item", one).out
     assert "a person: move" in story and "by hand" in story and "\x1b" not in story.replace("\\x1b", "")
+    nothing = cli("trace", "s", "--model", "nobody").err
+    assert "4 correction" in nothing and nothing.rstrip().endswith("by truth")
     shown = cli("correct", "s", "list").out
     assert "\x1b[31m" not in shown and "it leans left" in shown
 

@@ -155,7 +155,7 @@ async def test_hostile_words_have_no_effect(tmp_path, is_terminal):
             file=out, force_terminal=is_terminal, width=100, color_system="truecolor" if is_terminal else None
         )
         if told:
-            assert tell_story(console, item, item, session.story(item), result) == 3
+            assert tell_story(console, item, item, session.story(item), result, {item}) == 3
         else:
             assert tell_all(console, session.trace(), {}) == 2
         shown = out.getvalue()

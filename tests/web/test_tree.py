@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import re
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 
 import pytest
 from PIL import Image
+from rich.console import Console
 from sqlalchemy import insert
 from starlette.testclient import TestClient
 
+from partita import Session
 from partita.prices import find_prices
 from partita.steering import Steering
+from partita.telling import tell_story
 from partita.web import tree
 from partita.web.app import build_app
 from partita.web.desk import Desk
@@ -140,6 +144,59 @@ def test_people_s_words_stand_at_the_end(db, tmp_path):
         together = section(client.get("/s/s/tree").text, "low")
     assert "Also in it, by what people said: a group of 6" in said(together) and "UNITED" in said(together)
     assert "a person : unite the clusters of" in said(together)
+
+
+def test_sizes_are_those_that_agents_left_whatever_people_did_since(db, tmp_path):
+    session = made(db, tmp_path / "p", {"high": range(6, 14), "low": range(6)})
+    story(db, session)
+    Steering(db, "s").split([name(4), name(5)], "own")
+    with client_of(db) as client:
+        text = client.get("/s/s/tree").text
+        low, own = section(text, "low"), said(section(text, "own"))
+        Steering(db, "s").unite([1, 2])
+        both = said(section(client.get("/s/s/tree").text, "high"))
+    assert "4 items · 2 founding groups" in said(low) and "UNITED with a group of 2 " in said(low)
+    assert "2 of its 6 stand elsewhere now, by what people said" in said(low) and "a person : split off" in said(low)
+    assert "2 items came from the group that is now low , by what people said" in own and "founding group" in own
+    assert "UNITED" not in own and "0 founding groups" in own
+    assert "Also in it, by what people said: a group of 6" in both and "Kept apart" not in both
+    assert "UNITED with a group of 2 " in both and "came from the group" not in both
+
+
+def test_a_group_that_was_dissolved_later_is_as_large_as_who_stood_for_it(db, tmp_path):
+    session = made(db, tmp_path / "p", {"high": [4, 5, *range(6, 14)], "low": range(4)})
+    tale = Tale(db, session)
+    for node in (1, 2, 3):
+        tale.joins([0], node)
+    tale.joins([6], 7)
+    tale.compares([4, 5], [0, 1], "united")
+    for node in (4, 5):
+        tale.joins([6], node, did="moved")
+    with client_of(db) as client:
+        assert "UNITED with a group of 2 " in said(section(client.get("/s/s/tree").text, "low"))
+
+
+def test_an_item_that_a_person_moved_keeps_the_story_of_the_cluster_that_agents_had_it_in(db, tmp_path):
+    session = made(db, tmp_path / "p", {"high": range(6, 14), "low": range(6)})
+    _, united, apart = story(db, session)
+    moved = Steering(db, "s").move([name(13)], 2)
+    Steering(db, "s").undo()
+    undone = Steering(db, "s").told()[-1].id
+    Steering(db, "s").undo(undone)
+    again = Steering(db, "s").told()[-1].id
+    with client_of(db) as client:
+        steps = re.findall(r'class="step" id="a(\d+)"', client.get("/s/s/i/13").text)
+        steps_of_low = re.findall(r'class="step" id="a(\d+)"', client.get("/s/s/i/5").text)
+    assert list(map(int, steps[-4:])) == [apart, moved, undone, again] and str(united) not in steps
+    assert {str(apart), str(united)} < set(steps_of_low)
+
+    opened, out = Session("s", db.url.render_as_string(hide_password=False)), io.StringIO()
+    rows, together = opened.story(name(13)), opened.found_with(name(13))
+    assert together == {name(n) for n in range(6, 14)}
+    tell_story(Console(file=out, width=200), name(13), name(13), rows, opened.result(), together)
+    told = out.getvalue()
+    assert "its cluster (06.png, 07.png) compared with that of 00.png, 01.png: NO" in told
+    assert f"[{united}:" not in told and f"a person: undo {moved}" in told and "in cluster 1 “low”" in told
 
 
 def test_a_session_without_decisions_says_so_and_tells_what_answers_say(db, tmp_path):
