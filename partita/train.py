@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -23,11 +22,10 @@ from partita.result import AS_BEFORE
 from partita.running import Limits, scanned, until_stopped
 from partita.settings import BUILT_IN
 from partita.teaching import is_model, teaching
-from partita.train_folder import ORDER, check_folder, check_labels, held
+from partita.train_folder import begin, check_folder, held
 from partita.watch import Watch
 from serving.images import encode_image
 from serving.llava.about import SUPERVISED, read_about, reads_texts
-from storage.artefacts import write_file
 from storage.database import Database
 from storage.errors import CollectionError, UsageError
 from storage.images import opened
@@ -138,8 +136,7 @@ async def train(
                 had = tally(db, open_session.record)
                 watch.on_note(_in_a_line(foresee(order, prompts, open_session.found, limits, had), limits))
             stack.enter_context(held(order.out))
-            check_labels(order.out, open_session.values, open_session.found)
-            write_file(folder / ORDER, json.dumps(told, indent=1).encode())
+            begin(order.out, told, open_session.values, open_session.found)
             watcher = Watcher(watch.progress, on_epoch, check)
             # What an earlier run has used may be gone from the collection.
             for item in collection_from_rows(order.collection, load_items(db, open_session.record)).items:
@@ -204,14 +201,18 @@ def picture(items: dict[str, Item], content_hash: str) -> Image.Image:
     Raises:
         CollectionError: its file is gone, or is not the file it was.
     """
-    item = items[content_hash]
+    item = items.get(content_hash)
     try:
-        content = read_bytes(item)
+        content = None if item is None else read_bytes(item)
     except CollectionError:
+        content = None
+    if content is None:
+        name = item.name if item else f"an item (SHA-256 {content_hash[:12]}…)"
+        back = f"put the file back at {item.path}" if item else "put the file back"
         raise CollectionError(
-            f"{item.name}, which this training uses, is gone or has changed: put the file back at {item.path} and run "
-            "the same command again, or train what is there with another --out"
-        ) from None
+            f"{name}, which this training uses, is gone or has changed: {back} and run the same command again, or "
+            "train what is there with another --out"
+        )
     with opened(encode_image(content)) as image:
         return image.convert("RGB")
 

@@ -17,7 +17,6 @@ from training.recipe import MAY_CHANGE
 ORDER, LABELS, LOCK = "order.json", "labels.json", "lock"
 """What is trained; what labels said of each item, by content hash; held while a process trains."""
 _BEGUN = ("state.safetensors", "held_out.json")
-"""Without these nothing is measured or learnt."""
 _TAKEN = "another process trains into {out} now: wait for it, or give another --out"
 
 
@@ -45,18 +44,17 @@ def check_folder(out: Path, told: Mapping[str, Any]) -> None:
         return
     begun = _read(path)
     other = [name for name in told if name != "recipe" and begun.get(name) != told[name]]
-    before, now = begun.get("recipe") or {}, told["recipe"]
+    before, now = begun.get("recipe"), told["recipe"]
+    before = before if isinstance(before, dict) else {}
     if settings := [name for name in now if name not in MAY_CHANGE and before.get(name) != now[name]]:
         other.append(f"recipe ({', '.join(settings)})")
     if not other:
         return
-    if any((folder / name).exists() for name in _BEGUN):
+    if not _is_blank(folder):
         raise UsageError(
             f"{out} holds a training with another {' and '.join(other)}: give the same to go on with it, or "
             "another --out"
         )
-    for name in (LABELS, "held_out_items.json", "traversals.jsonl"):
-        (folder / name).unlink(missing_ok=True)
 
 
 @contextmanager
@@ -80,23 +78,26 @@ def held(out: Path) -> Iterator[None]:
         lock.release()
 
 
-def check_labels(out: Path, values: Mapping[str, str], found: Collection) -> None:
-    """That labels say of each item what they said when it was first learnt from; what is new is written down.
+def begin(out: Path, told: Mapping[str, Any], values: Mapping[str, str], found: Collection) -> None:
+    """Write down of which training `out` is from now on, once it is held.
 
     Args:
-        values: what they say, by content hash; empty where a model teaches.
+        values: what labels say, by content hash; empty where a model teaches.
 
     Raises:
-        UsageError: they say something else, or what they said can't be read.
+        UsageError: labels say something else of an item than when it was first learnt from, or what they said can't be
+            read.
     """
-    if not values:
-        return
-    path = out / "training" / LABELS
+    folder = out / "training"
+    order, path = folder / ORDER, folder / LABELS
+    if order.exists() and _is_blank(folder) and _read(order) != told:
+        for name in (LABELS, "held_out_items.json", "traversals.jsonl"):
+            (folder / name).unlink(missing_ok=True)
     before = _read(path) if path.exists() else {}
     others = [
         item
         for item in found.items
-        if before.get(item.content_hash, values[item.content_hash]) != values[item.content_hash]
+        if item.content_hash in before and before[item.content_hash] != values.get(item.content_hash)
     ]
     if others:
         was, now = (said[others[0].content_hash] for said in (before, values))
@@ -104,7 +105,14 @@ def check_labels(out: Path, values: Mapping[str, str], found: Collection) -> Non
             f"the labels of {len(others)} items have changed since this training began, that of {others[0].name} from "
             f"{was!r} to {now!r}: put them back to go on, or give another --out"
         )
-    write_file(path, json.dumps({**before, **values}, indent=1).encode())
+    if values:
+        write_file(path, json.dumps({**before, **values}, indent=1).encode())
+    write_file(order, json.dumps(told, indent=1).encode())
+
+
+def _is_blank(folder: Path) -> bool:
+    """Whether nothing is measured or learnt yet."""
+    return not any((folder / name).exists() for name in _BEGUN)
 
 
 def _read(path: Path) -> dict[str, Any]:

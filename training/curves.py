@@ -96,9 +96,17 @@ def read_log(path: Path) -> list[dict[str, Any]]:
                 told = json.loads(line)
             except json.JSONDecodeError:
                 continue
-            if isinstance(told, dict) and {"step", "epoch"} <= told.keys():
+            if _is_line(told):
                 found.append(told)
     return found
+
+
+def _is_line(told: Any) -> bool:
+    """Whether something read is a line that we wrote."""
+    if not isinstance(told, dict) or not all(isinstance(told.get(name), int) for name in ("step", "epoch")):
+        return False
+    measured = told.get("held_out", told)
+    return isinstance(measured, dict) and all(isinstance(value, int | float) for value in measured.values())
 
 
 def draw(log: Path, to: Path) -> None:

@@ -168,7 +168,7 @@ def test_what_is_in_the_folder_is_looked_at_before_it_is_believed(cli, world):
     assert "that of 00.png from 'red' to 'blue'" in changed.err
     labels.write_text(said)
     with (training / "log.jsonl").open("ab") as file:
-        file.write(b'\xff\xfe\n{"held_out": 1}\n')
+        file.write(b'\xff\xfe\n{"held_out": 1, "step": 1, "epoch": 0}\n{"step": "x", "epoch": 0}\n')
     kept = {name: (training / name).read_bytes() for name in KEPT}
     for name, damaged in (
         ("order.json", kept["order.json"][:99]),
@@ -182,6 +182,10 @@ def test_what_is_in_the_folder_is_looked_at_before_it_is_believed(cli, world):
         assert refused.code == 2 and "Traceback" not in refused.err, (name, refused.err)
         assert name in refused.err and "another --out" in refused.err
         (training / name).write_bytes(kept[name])
+    (training / "order.json").write_bytes(kept["order.json"].replace(b'"recipe": {', b'"recipe": [], "_": {'))
+    other = cli(*words("both"))
+    assert other.code == 2 and "another recipe" in other.err
+    (training / "order.json").write_bytes(kept["order.json"])
     done = cli(*words("both"))
     assert done.code == 0, done.err
     log = [json.loads(line) for line in (training / "log.jsonl").read_text().splitlines()]
