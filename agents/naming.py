@@ -24,6 +24,11 @@ _TELLING = 1.3
 """A telling word is said of this cluster's members so many times as often as of all items."""
 
 
+def unnamed(number: int) -> str:
+    """The name of a cluster that nothing else can be said of; numbers begin with 1."""
+    return f"cluster {number}"
+
+
 def name_clusters(
     descriptions: Sequence[Sequence[str]], *, criterion: str = "", values: Sequence[str] = ()
 ) -> list[str]:
@@ -41,7 +46,7 @@ def name_clusters(
     everywhere: Counter[str] = Counter(w for cluster in said for words in cluster for w in words)
     total = sum(map(len, said))
     names = [
-        _by_value(cluster, values) or _by_words(words, everywhere, total) or f"cluster {number}"
+        _by_value(cluster, values) or _by_words(words, everywhere, total) or unnamed(number)
         for number, (words, cluster) in enumerate(zip(said, descriptions, strict=True), 1)
     ]
     return _unique(names)

@@ -13,7 +13,8 @@ class Progress:
     """What is being done: describe, relate, traverse, merge, done."""
     done: int = 0
     total: int = 0
-    """Units of the stage: items described, items that have a place, pairs of clusters judged (``total`` may shrink)."""
+    """Units of the stage: items described, items that had a place at once (the most so far), pairs of clusters judged
+    (``total`` may shrink)."""
     calls: int = 0
     """Chat calls answered in this process."""
     earlier: int = 0

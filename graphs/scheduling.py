@@ -202,7 +202,8 @@ class Scheduler:
             self.stop()
 
     def _show_progress(self) -> None:
-        self.asker.progress.done = self.search.placed
+        # Items lose their places, too: how far it was is not taken back.
+        self.asker.progress.done = max(self.asker.progress.done, self.search.placed)
         self.asker.progress.clusters = self.search.founded
 
     def _named(self, numbers: Sequence[int]) -> list[int]:

@@ -118,13 +118,20 @@ def _spent(watch: Watch, shown: list[Estimate], began: float) -> list[str]:
         parts.append(f"{'~' if shown and not shown[0].job.price.known else ''}{p.cost:.2f} USD")
     if p.clusters:
         parts.append(f"{p.clusters} clusters")
-    if shown and p.calls >= 50 and (left := shown[0].calls.likely - made) > 0:
+    if shown and p.calls >= 50 and (left := shown[0].calls.likely - made) > 0 and _on_course(p, shown[0]):
         parts.append(f"~{_clock(left / p.calls * seconds)} left")
     if p.stage not in _OWN:
         asking = seconds - sum(p.seconds.get(stage, 0.0) for stage in _OWN)
         parts.append(f"{p.calls / max(asking, 1e-6):.0f}/s")
     counted = ((p.unknown, "unknown"), (p.retries, "asked again"))
     return parts + [f"{n} {what}" for n, what in counted if n]
+
+
+def _on_course(p: Asking, would: Estimate) -> bool:
+    """Whether the calls that are likely may be enough: as large a share of the items has a place as was asked of the
+    questions."""
+    asked = p.earlier + p.calls - would.job.describes
+    return p.stage != "traverse" or p.done * would.questions.likely >= asked * p.total
 
 
 def _description(progress: Asking) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from agents.naming import unnamed
 from graphs.corrections import Correction, corrected
 from graphs.partition import PARTITION, Partition
 from partita.result import ClusterResult, FailedItem, Result
@@ -15,6 +17,9 @@ from storage.database import Database
 from storage.ledger import tally
 from storage.locks import is_locked
 from storage.sessions import SessionRecord, load_items, load_session
+
+_SPLIT_OFF = re.compile(r" \(\d+\)$")
+"""How the name of what was split off a cluster ends, where it has no other."""
 
 
 def result_of(db: Database, name: str, found: Partition | None = None) -> Result:
@@ -40,12 +45,12 @@ def result_of(db: Database, name: str, found: Partition | None = None) -> Result
     clusters = [
         ClusterResult(
             i,
-            c.name,
+            name_now,
             len(items),
             [name for name, _ in items],
             None if sure is None else [sure[node] for _, node in items],
         )
-        for i, c in enumerate(partition.clusters, 1)
+        for i, (c, name_now) in enumerate(zip(partition.clusters, _names(partition, found, hands), strict=True), 1)
         for items in [[(name, node) for node in c.nodes for name in names[node]]]
     ]
     return Result(
@@ -64,6 +69,15 @@ def result_of(db: Database, name: str, found: Partition | None = None) -> Result
         progress=record.progress if status == "running" else None,
         texts={row.name: row.text for row in rows if row.text is not None},
     )
+
+
+def _names(partition: Partition, found: Partition, hands: Sequence[Correction]) -> list[str]:
+    """The names of the corrected clusters. One that is only a number follows the numbers that people see, unless a
+    person chose it: corrections change these."""
+    numbers = {c.name for i, c in enumerate(found.clusters, 1) if c.name == unnamed(i)} - {hand.name for hand in hands}
+    return [
+        unnamed(i) if _SPLIT_OFF.sub("", c.name) in numbers else c.name for i, c in enumerate(partition.clusters, 1)
+    ]
 
 
 def found_by_agents(db: Database, session_id: str) -> Partition:

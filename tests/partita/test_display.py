@@ -10,10 +10,19 @@ import struct
 import subprocess
 import sys
 import termios
+import time
+from types import SimpleNamespace
 
 import pytest
 
+from agents.prompt_sets import shipped_set
+from graphs.progress import Progress
+from graphs.scheduling import Scheduler
+from partita.display import _spent
+from partita.estimate import Job, estimate
 from partita.evaluation import score_labels
+from partita.prices import Price
+from partita.watch import Watch
 from tests.command_line import ROOT
 from tests.partita.test_sessions import run
 from tests.truth import Truth, numbers, serving
@@ -58,6 +67,35 @@ def test_progress_fits_and_its_clock_runs(cli, truth, tmp_path, width):
     assert all(re.fullmatch(r"\d+:\d\d", clock) for clock in clocks) and clocks[-1] > clocks[0]
     if width >= 80:
         assert any(re.search(r"\d+ of ~\d+ calls", line) for line in live)
+
+
+def far(stage: str, done: int, calls: int) -> str:
+    """How far a session of 149 items is told to be after a while."""
+    price = Price(0.0, 0.0)
+    would = estimate(
+        Job(
+            prompts=shipped_set("suit"), items=149, distinct=149, item_tokens=700.0, price=price, embed_price=price
+        )
+    )  # fmt: skip
+    watch = Watch(Progress(stage=stage, done=done, total=149, calls=calls))
+    return " · ".join(_spent(watch, [would], time.monotonic() - 60))
+
+
+def test_time_that_is_left_is_told_while_the_calls_may_be_enough():
+    assert re.search(r"100/149 · 250 of ~\d+ calls · ~\d:\d\d left", far("traverse", 100, 250))
+    assert "386 of ~" in far("traverse", 6, 386) and "left" not in far("traverse", 6, 386)
+    assert "left" in far("describe", 100, 100) and "left" in far("merge", 3, 350)
+    assert "1,458 calls" in far("traverse", 149, 1458) and "left" not in far("traverse", 149, 1458)
+
+
+def test_items_that_lose_their_places_take_no_progress_back():
+    shown = Progress(stage="traverse", total=149)
+    told = []
+    for placed in (10, 2, 8, 12):
+        search = SimpleNamespace(placed=placed, founded=placed // 2)
+        Scheduler._show_progress(SimpleNamespace(asker=SimpleNamespace(progress=shown), search=search))
+        told.append((shown.done, shown.clusters))
+    assert told == [(10, 5), (10, 1), (10, 4), (12, 6)]
 
 
 def test_what_is_told_elsewhere_stands_on_whole_lines(cli, truth, tmp_path):

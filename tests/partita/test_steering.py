@@ -164,6 +164,23 @@ def grouped(db) -> set[frozenset[str]]:
     return {frozenset(c.items) for c in result_of(db, "s").clusters}
 
 
+def test_a_name_that_is_a_number_follows_the_numbers(db, tmp_path):
+    clusters = {"cluster 1": ["0.png", "1.png"], "b": ["2.png"], "cluster 3": ["3.png"]}
+    make_session(db, tmp_path / "few", clusters)
+    hands = Steering(db, "s")
+    assert [c.name for c in result_of(db, "s").clusters] == ["cluster 1", "b", "cluster 3"]
+    hands.move(["1.png"], 3)
+    assert [(c.name, c.items[0]) for c in result_of(db, "s").clusters] == [
+        ("cluster 1", "3.png"), ("cluster 2", "0.png"), ("b", "2.png"),
+    ]  # fmt: skip
+    hands.split(["1.png"])
+    assert [(c.name, c.items[0]) for c in result_of(db, "s").clusters] == [
+        ("cluster 1", "0.png"), ("cluster 2", "1.png"), ("b", "2.png"), ("cluster 4", "3.png"),
+    ]  # fmt: skip
+    hands.rename(4, "cluster 1")  # a person's word
+    assert [c.name for c in result_of(db, "s").clusters][2:] == ["b", "cluster 1"]
+
+
 def test_all_of_a_cluster_and_more_are_moved_into_it(db, tmp_path):
     make_session(db, tmp_path / "few", {"a": ["0.png", "1.png"], "b": ["2.png", "3.png"]})
     Steering(db, "s").move(["2.png", "0.png", "copy.png", "3.png"], 2)
