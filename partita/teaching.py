@@ -31,6 +31,7 @@ from partita.running import Limits, status_after
 from partita.settings import EMBEDDED, Parameters, make_parameters
 from partita.watch import Watch
 from serving.client import Vector
+from serving.llava.about import is_supervised
 from serving.roles import CHAT
 from serving.roles import TEACHER as ROLE
 from storage.database import Database
@@ -155,7 +156,8 @@ async def teaching(
             budget=source.budget,
             progress=watch.progress,
         )
-        taught = Teacher(asker, prompt_set, [hashes[node] for node in sorted(hashes)], supervised=bool(source.values))
+        nodes = [hashes[node] for node in sorted(hashes)]
+        taught = Teacher(asker, prompt_set, nodes, supervised=is_supervised(stored.model or ""))
         why: BaseException | None = None
         try:
             yield Teaching(taught, name, record.id, source.found, source.values, source.notes)

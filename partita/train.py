@@ -24,7 +24,7 @@ from partita.settings import BUILT_IN
 from partita.teaching import is_model, teaching
 from partita.watch import Watch
 from serving.images import encode_image
-from serving.llava.about import SUPERVISED, read_about, read_object, reads_texts
+from serving.llava.about import SUPERVISED, is_supervised, read_about, read_object, reads_texts
 from storage.artefacts import write_file
 from storage.database import Database
 from storage.errors import CollectionError, UsageError
@@ -103,9 +103,7 @@ async def train(
     items = {item.content_hash: item for item in found.items}
     about = read_about(base)
     by_criteria = (criterion_name(criterion),) if about.criteria else ()
-    supervised = not is_model(order.teacher) or SUPERVISED in about.name
-    name = order.out.resolve().name + (f"-{SUPERVISED}" if supervised else "")
-    make = partial(Learner, base, order.recipe, order.out, partial(picture, items), name=name, criteria=by_criteria)
+    make = partial(Learner, base, order.recipe, order.out, partial(picture, items), criteria=by_criteria)
     crew = Crew(await asyncio.to_thread(make))
     if not crew.leads:
         await asyncio.to_thread(crew.follow)
@@ -126,6 +124,8 @@ async def train(
                 if watch.on_note:
                     watch.on_note(note)
             teacher = open_session.teacher
+            supervised = teacher.supervised or is_supervised(about.name)
+            crew.call(order.out.resolve().name + (f"-{SUPERVISED}" if supervised else ""))
             there = {item.content_hash for item in open_session.found.items}
             present = [name for name in teacher.hashes if name in there]
             if len(present) < 2 * FEWEST:

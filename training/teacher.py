@@ -35,7 +35,8 @@ class Teacher:
     """
 
     def __init__(self, asker: Asker, prompts: PromptSet, hashes: Sequence[str], *, supervised: bool) -> None:
-        """`hashes` are the content hashes of the session's nodes, in order; `supervised` says that labels answer."""
+        """`hashes` are the content hashes of the session's nodes, in order; `supervised` says that labels answer,
+        or a model that learnt from labels."""
         self.asker = asker
         self.prompts = prompts
         self.hashes = hashes

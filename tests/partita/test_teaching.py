@@ -236,6 +236,7 @@ async def test_verbs_know_a_teachers_session(cli, truth, tmp_path):
             await taught(one, truth)
     shown = cli("show", one.session)
     assert shown.code == 0 and "`partita train`" in shown.out and "no clusters" in shown.out
+    assert "supervised: its answers come from labels" in shown.out
     assert cli("show", one.session, "--json").json["policy"] == "teacher"
     spent = cli("spend", one.session)
     assert spent.code == 0 and "`partita train`" in spent.out and "partita resume" not in spent.out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -65,7 +66,7 @@ def words(what: str, out: str = "out", **more: object) -> list[object]:
 def test_both_from_labels_to_a_session_that_says_supervised(cli, world):
     done = cli(*words("both"), "--json")
     assert done.code == 0, done.err
-    assert done.json["epochs"] == 2 and done.json["best"] in (1, 2)
+    assert done.json["epochs"] == 2 and done.json["best"] in (1, 2) and done.json["supervised"] is True
     assert {"caption", "alike", "assessment", "auc", "edges", "verdicts"} <= set(done.json["measured"])
     assert "epoch 1 of 2" in done.err and "supervised" in done.err
     assert done.err.count("before: caption") == 1 and set(done.json["before"]) == set(done.json["measured"])
@@ -84,8 +85,9 @@ def test_both_from_labels_to_a_session_that_says_supervised(cli, world):
 
     about = json.loads((world / "out" / "partita.json").read_text())
     assert about["name"].startswith("out-supervised-") and about["threshold"] == 0.6
-    exported = cli("serve", "export", "out", "exported")
+    exported = cli("serve", "export", "out", "exported", "--name", "mine")
     assert exported.code == 0, exported.err
+    assert "learnt from labels" in exported.err and "mine-supervised" in exported.out
     listed = [json.loads(line) for line in cli("sessions", "--json").out.splitlines()]
     taught = next(row["session"] for row in listed if row["policy"] == "teacher")
     spent = cli("spend", taught, "--json")
@@ -185,11 +187,26 @@ def test_an_endpoint_teaches_and_is_asked_nothing_twice(cli, world):
         keys = [key for _, key in truth.asked]
         assert len(set(keys)) == len(keys)
         assert json.loads((world / "out" / "partita.json").read_text())["name"].startswith("out-")
-        assert "supervised" not in (world / "out" / "partita.json").read_text()
+        assert "supervised" not in (world / "out" / "partita.json").read_text() + done.out
         agent = cli(*("agent" if word == "both" else word for word in asked), "--out", "agent")
         assert agent.code == 0
         repeated = {key for _, key in truth.asked[made:]} & set(keys)
         assert not repeated
+
+
+@pytest.mark.parametrize("learnt_from_labels", ["base", "teacher"])
+def test_what_is_taught_by_or_begins_with_a_supervised_model_says_so(cli, world, base, learnt_from_labels):
+    (world / "few.yaml").write_text(yaml.safe_dump(SETTINGS | {"epochs": 1}))
+    shutil.copytree(base, world / "old-supervised-1a")
+    names = {"base": ("truth", "old-supervised-1a"), "teacher": ("old-supervised-1a", "base")}
+    model, begun = names[learnt_from_labels]
+    with serving(Truth(numbers(FEW, 3), names=(model,))) as truth:
+        truth.write(world / "c")
+        asked = ("train", "embedder", "c", "--by", "kind", "--teacher", truth.url, "--base", begun, "--out", "out")
+        done = cli(*asked, "--config", "few.yaml")
+    assert done.code == 0, done.err
+    assert "supervised: the model has learnt from labels" in done.out
+    assert json.loads((world / "out" / "partita.json").read_text())["name"].startswith("out-supervised-")
 
 
 @pytest.mark.parametrize(
