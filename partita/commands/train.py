@@ -15,13 +15,11 @@ import yaml
 from partita.commands import options
 from partita.display import output, print_spans, progress_on, quiet_console
 from partita.keys import find_keys
-from partita.prompts import choose_at
 from partita.settings import BUILT_IN, read_environment
 from partita.train import Order, base_folder, foresee, is_small, train
 from serving.llava.about import is_supervised, read_about
 from storage.database import open_database
 from storage.errors import UsageError
-from storage.items import scan
 from storage.urls import without_secrets
 from training.recipe import read_recipe, read_settings
 
@@ -106,12 +104,12 @@ def command(what: Any, collection: Path | None, criterion: str | None, teacher: 
     environment, console = read_environment(), quiet_console()
     console.quiet = environment.follows
     if estimate:
-        chosen = choose_at(db, criterion.strip(), prompts)
-        would = foresee(order, chosen.prompts, scan(collection), limits)
+        with open_database(db, make=False) as database:
+            would, notes = foresee(database, order, limits)
         if as_json:
             options.print_json(would.to_json())
         else:
-            print_spans("asked of the teacher", would.rows(), would.notes())
+            print_spans("asked of the teacher", would.rows(), notes)
         return
     with open_database(db) as database, progress_on(console, lambda name: None) as watch:
         work = train(

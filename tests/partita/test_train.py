@@ -177,19 +177,27 @@ def test_an_endpoint_teaches_and_is_asked_nothing_twice(cli, world):
         truth.write(world / "c")
         asked = ("train", "both", "c", "--by", "kind", "--teacher", truth.url, "--base", "base", "--config", "few.yaml")
         seen = cli(*asked, "--out", "out", "--estimate", "--json")
-        assert seen.code == 0 and not truth.asked
+        assert seen.code == 0 and not truth.asked and not seen.json["had"]
         paused = cli(*asked, "--out", "out", "--max-calls", 20)
         assert paused.code == 3 and len(truth.asked) == 20, paused.err
+        known = cli(*asked, "--estimate", "--json").json
+        assert (known["had"], known["measured"]) == (20, 20)
+        assert known["calls"]["total"]["high"] == seen.json["calls"]["total"]["high"]
+        assert known["calls"]["total"]["likely"] < seen.json["calls"]["total"]["likely"]
         done = cli(*asked, "--out", "out")
         assert done.code == 0, done.err
+        total = known["calls"]["total"]  # said alike before it begins
+        assert f"expected: {total['likely']} ({total['low']} to {total['high']}) calls" in done.err
         made = len(truth.asked)
         assert 20 < made <= seen.json["calls"]["total"]["high"]
         keys = [key for _, key in truth.asked]
         assert len(set(keys)) == len(keys)
         assert json.loads((world / "out" / "partita.json").read_text())["name"].startswith("out-")
         assert "supervised" not in (world / "out" / "partita.json").read_text() + done.out
-        agent = cli(*("agent" if word == "both" else word for word in asked), "--out", "agent")
-        assert agent.code == 0
+        other = [*("agent" if word == "both" else word for word in asked), "--seed", "5", "--out", "agent"]
+        most = cli(*other, "--estimate", "--json").json["calls"]["total"]["high"]
+        agent = cli(*other)
+        assert agent.code == 0 and len(truth.asked) - made <= most
         repeated = {key for _, key in truth.asked[made:]} & set(keys)
         assert not repeated
 
@@ -225,6 +233,32 @@ def test_wrong_use_says_what_to_do(cli, world, more, told):
     refused = cli(*words("both", **more))
     assert refused.code == 2 and told in refused.err and "Traceback" not in refused.err, refused.err
     assert not (world / "out").exists()  # nothing was begun: the right command may take the same folder
+    if more.keys() & {"teacher", "column", "by"}:
+        foreseen = cli(*words("both", **more), "--estimate")
+        assert (foreseen.code, foreseen.err.splitlines()[-1]) == (refused.code, refused.err.splitlines()[-1])
+
+
+def test_an_estimate_reads_labels_as_the_training_does(cli, world):
+    labels = world / "patches" / "labels.csv"
+    lines = labels.read_text().splitlines()
+    labels.write_text("\n".join(lines[:13]))
+    seen = cli(*words("both"), "--estimate", "--json")
+    assert seen.code == 0 and seen.json["calls"]["describe"]["high"] == 12
+    told = cli(*words("both"), "--estimate")
+    assert "items without a label, left out: 12" in told.out and "supervised" in told.out
+    labels.write_text("\n".join(lines[:5]))
+    refused = [cli(*words("both"), *more) for more in ([], ["--estimate"])]
+    assert [done.code for done in refused] == [2, 2]
+    assert all("4 items are too few to train on" in done.err for done in refused)
+
+
+def test_an_estimate_tells_of_an_assumed_price_and_of_limits_that_may_be_passed(cli, world):
+    more = {"teacher": "https://api.example.com/v1", "teacher-model": "nobodys", "max-calls": 5, "max-cost": 0.01}
+    told = cli(*words("both", **more), "--estimate")
+    assert told.code == 0, told.err
+    assert "no price of nobodys is known: assumed" in told.out
+    assert "--max-calls and --max-cost may pause it before its end" in told.out
+    assert not (world / "partita.db").exists()
 
 
 def test_settings_that_are_none_and_another_training_in_the_folder(cli, world):
