@@ -252,3 +252,5 @@ def print_result(console: Console, result: Result) -> None:
     if result.policy == TEACHER:
         line = f"It holds a teacher's answers for `partita train`, no clusters; {AS_BEFORE}, and pays for none twice."
         console.print(line, highlight=False)
+        if result.supervised:
+            console.print("supervised: its answers come from labels", highlight=False)

@@ -30,7 +30,8 @@ _NOTHING = Span(0, 0, 0)
 
 @dataclass(frozen=True, slots=True)
 class TeachingEstimate:
-    """What is still to be asked of a teacher; what its session has is taken off."""
+    """What is still to be asked of a teacher. What its session has is taken off what is low and likely; it may be the
+    answers to another training's questions, so that high leaves it out of account."""
 
     calls: Mapping[str, Span]
     """By kind: describe, membership, merge."""
@@ -64,7 +65,7 @@ class TeachingEstimate:
         """What it rests on."""
         notes = ["high: every epoch of the recipe, and every pair of each new; a training stops when it gets no better"]
         if self.had:
-            notes.append(f"answers that the teacher's session has already, and that are not in this: {self.had:,}")
+            notes.append(f"answers that the teacher's session has already: {self.had:,}; high is without them")
         if self.measured:
             notes.append(f"tokens: from {self.measured:,} calls of this model in this database")
         elif self.price.input or self.price.output:
@@ -132,7 +133,8 @@ def expected_teaching(
 
 
 def _less(span: Span, had: int) -> Span:
-    return span.each(lambda calls: max(0.0, math.ceil(calls) - had))
+    low, likely = (max(0.0, math.ceil(calls) - had) for calls in (span.low, span.likely))
+    return Span(low, likely, math.ceil(span.high))
 
 
 def _counts(distinct: int, recipe: Recipe, what: What) -> dict[str, Span]:

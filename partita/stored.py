@@ -10,7 +10,7 @@ from agents.naming import unnamed
 from graphs.corrections import Correction, corrected
 from graphs.partition import PARTITION, Partition
 from partita.result import ClusterResult, FailedItem, Result
-from serving.llava.about import SUPERVISED
+from serving.llava.about import is_supervised
 from storage import artefacts
 from storage.corrections import said
 from storage.database import Database
@@ -64,7 +64,7 @@ def result_of(db: Database, name: str, found: Partition | None = None) -> Result
         calls=tally(db, record.id),
         seconds=record.seconds,
         why=record.why,
-        supervised=any(SUPERVISED in str(record.parameters.get(name)) for name in ("model", "embed_model")),
+        supervised=any(is_supervised(str(record.parameters.get(name))) for name in ("model", "embed_model")),
         corrections=len(hands) if found.clusters else 0,
         progress=record.progress if status == "running" else None,
         texts={row.name: row.text for row in rows if row.text is not None},

@@ -31,6 +31,7 @@ from partita.running import Limits, status_after
 from partita.settings import EMBEDDED, Parameters, make_parameters
 from partita.watch import Watch
 from serving.client import Vector
+from serving.llava.about import is_supervised
 from serving.roles import CHAT
 from serving.roles import TEACHER as ROLE
 from storage.database import Database
@@ -38,7 +39,7 @@ from storage.errors import SessionExists, UnknownSession, UsageError
 from storage.items import Collection
 from storage.ledger import Ledger
 from storage.locks import session_lock
-from storage.sessions import SessionRecord, add_items, create_session, load_session, update_session
+from storage.sessions import SessionRecord, add_items, create_session, list_sessions, load_session, update_session
 from training.labels import SUPERVISED, HashGallery, LabelsTeacher
 from training.replies import words_of
 from training.teacher import Teacher
@@ -56,12 +57,27 @@ class Teaching:
     """Its name."""
     record: str
     """Its id in the database."""
+    parameters: Parameters
+    """How it is asked."""
     found: Collection
     """The items that the teacher can be asked about: with labels, those that have one."""
     values: Mapping[str, str]
     """What labels say of each item, by content hash; empty where a model is asked."""
     notes: tuple[str, ...]
     """What the user has to know."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prospect:
+    """A teacher's session as far as it is known without asking anybody."""
+
+    record: str | None
+    """Its id in the database; None where it would be new."""
+    parameters: Parameters
+    """How it would be asked; `model` is None where none is named and none was asked before."""
+    found: Collection
+    """As in `Teaching`."""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +129,7 @@ async def teaching(
     given = {name: value for name, value in (settings or {}).items() if value is not None}
     async with AsyncExitStack() as stack:
         if is_model(teacher):
-            parameters = _parameters(given | {"endpoint": teacher, "model": model})
-            check_built_in(parameters, criterion)
-            check_kind(parameters, found)
+            parameters = _parameters(given | {"endpoint": teacher, "model": model}, criterion, found)
             connection = await stack.enter_async_context(connect(parameters, keys, watch.on_note, role=ROLE))
             source = _of_model(connection.chat, connection.parameters, found, limits)
         else:
@@ -155,16 +169,48 @@ async def teaching(
             budget=source.budget,
             progress=watch.progress,
         )
-        taught = Teacher(asker, prompt_set, [hashes[node] for node in sorted(hashes)], supervised=bool(source.values))
+        nodes = [hashes[node] for node in sorted(hashes)]
+        taught = Teacher(asker, prompt_set, nodes, supervised=is_supervised(stored.model or ""))
         why: BaseException | None = None
         try:
-            yield Teaching(taught, name, record.id, source.found, source.values, source.notes)
+            yield Teaching(taught, name, record.id, stored, source.found, source.values, source.notes)
         except BaseException as e:
             why = e
             raise
         finally:
             said = None if why is None else str(why) or type(why).__name__
             update_session(db, record.id, status=status_after(why), why=said, wish=None, progress=None)
+
+
+def prospect(
+    db: Database,
+    collection: Path,
+    found: Collection,
+    criterion: str,
+    prompt_set: PromptSet,
+    teacher: str,
+    *,
+    column: str | None = None,
+    model: str | None = None,
+) -> Prospect:
+    """What `teaching` would open. Asks nobody and begins nothing; of a URL's models, where none is named, the one that
+    was asked last is taken for its first.
+
+    Raises:
+        UsageError: bad input.
+    """
+    place = str(collection.resolve())
+    if not is_model(teacher):
+        source = _of_labels(_csv(teacher), column, collection, found, prompt_set, criterion)
+        name = session_name(criterion, prompt_set, [place, *source.asked])
+        begun = [record.id for record in list_sessions(db) if record.name == name]
+        return Prospect(begun[0] if begun else None, source.parameters, source.found, source.notes)
+    p = _parameters({"endpoint": teacher, "model": model}, criterion, found)
+    for record in list_sessions(db):
+        asked = p.model_copy(update={"model": model or record.parameters.get("model")})
+        if record.name == session_name(criterion, prompt_set, [place, *_asked_of(asked)]):
+            return Prospect(record.id, asked, found)
+    return Prospect(None, p, found)
 
 
 def is_model(teacher: str) -> bool:
@@ -191,9 +237,13 @@ def _of_model(chat: Chat, parameters: Parameters, found: Collection, limits: Lim
         parameters=p,
         budget=Budget(limits.max_calls, limits.max_cost, call_cost(limits.prices, p), go_on=_GO_ON),
         found=found,
-        asked=("model", p.endpoint, p.model or "", *(str(getattr(p, name)) for name in ASKED)),
+        asked=_asked_of(p),
         values={},
     )
+
+
+def _asked_of(p: Parameters) -> tuple[str, ...]:
+    return ("model", p.endpoint, p.model or "", *(str(getattr(p, name)) for name in ASKED))
 
 
 _GO_ON = "the same `partita train`"
@@ -222,12 +272,15 @@ def _of_labels(
     )
 
 
-def _parameters(given: Mapping[str, Any]) -> Parameters:
+def _parameters(given: Mapping[str, Any], criterion: str, found: Collection) -> Parameters:
     try:
-        return make_parameters(given)
+        parameters = make_parameters(given)
     except UsageError as error:  # options have other names here
         told = str(error).replace(CHAT.endpoint, ROLE.endpoint).replace(CHAT.model, ROLE.model)
         raise UsageError(told) from None
+    check_built_in(parameters, criterion)
+    check_kind(parameters, found)
+    return parameters
 
 
 def _csv(teacher: str) -> Path:

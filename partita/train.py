@@ -13,23 +13,23 @@ from typing import TYPE_CHECKING, Any
 
 from agents.prompt_sets import PromptSet, criterion_name
 from partita.estimate import count, money
+from partita.expected import measured
 from partita.expected_teaching import TeachingEstimate, expected_teaching
 from partita.keys import Keys
 from partita.live import Live
-from partita.prices import FREE
 from partita.prompts import choose
 from partita.result import AS_BEFORE
 from partita.running import Limits, scanned, until_stopped
 from partita.settings import BUILT_IN
-from partita.teaching import is_model, teaching
+from partita.teaching import Prospect, Teaching, is_model, prospect, teaching
 from partita.train_folder import begin, check_folder, held
 from partita.watch import Watch
 from serving.images import encode_image
-from serving.llava.about import SUPERVISED, read_about, reads_texts
+from serving.llava.about import SUPERVISED, is_supervised, read_about, reads_texts
 from storage.database import Database
 from storage.errors import CollectionError, UsageError
 from storage.images import opened
-from storage.items import Collection, Item, collection_from_rows, read_bytes
+from storage.items import Collection, Item, collection_from_rows, read_bytes, scan
 from storage.ledger import tally
 from storage.sessions import load_items
 from training.recipe import FEWEST, Recipe, What
@@ -82,14 +82,11 @@ async def train(
         Paused: stopped, or the budget is used up; the same command goes on.
     """
     watch, limits = watch or Watch(), limits or Limits()
-    criterion = order.criterion.strip()
-    if not criterion:
-        raise UsageError("--by: the criterion is empty; say in words what to cluster by, e.g. --by suit")
+    criterion = _criterion(order)
     chosen = choose(db, criterion, order.prompts)
     prompts = chosen.prompts
     found = await scanned(order.collection, watch)
-    if any(item.kind != "image" for item in found.items):
-        raise UsageError(f"{order.collection} holds texts: models are trained on images here")
+    _check_images(order, found)
     folder = order.out / "training"
     base = base_folder(order.base)
     told = _told(order, prompts.hash, base)
@@ -102,9 +99,7 @@ async def train(
     items = {item.content_hash: item for item in found.items}
     about = read_about(base)
     by_criteria = (criterion_name(criterion),) if about.criteria else ()
-    supervised = not is_model(order.teacher) or SUPERVISED in about.name
-    name = order.out.resolve().name + (f"-{SUPERVISED}" if supervised else "")
-    make = partial(Learner, base, order.recipe, order.out, partial(picture, items), name=name, criteria=by_criteria)
+    make = partial(Learner, base, order.recipe, order.out, partial(picture, items), criteria=by_criteria)
     crew = Crew(await asyncio.to_thread(make))
     if not crew.leads:
         await asyncio.to_thread(crew.follow)
@@ -126,15 +121,14 @@ async def train(
                 if watch.on_note:
                     watch.on_note(note)
             teacher = open_session.teacher
+            supervised = teacher.supervised or is_supervised(about.name)
+            crew.call(order.out.resolve().name + (f"-{SUPERVISED}" if supervised else ""))
             there = {item.content_hash for item in open_session.found.items}
             present = [name for name in teacher.hashes if name in there]
-            if len(present) < 2 * FEWEST:
-                raise UsageError(
-                    f"{order.collection}: {len(present)} items are too few to train on; it takes {2 * FEWEST}"
-                )
+            _check_enough(order, len(present))
             if watch.on_note:
-                had = tally(db, open_session.record)
-                watch.on_note(_in_a_line(foresee(order, prompts, open_session.found, limits, had), limits))
+                would = await asyncio.to_thread(_foreseen, db, order, prompts, open_session, limits)
+                watch.on_note(_in_a_line(would, limits))
             stack.enter_context(held(order.out))
             begin(order.out, told, open_session.values, open_session.found)
             watcher = Watcher(watch.progress, on_epoch, check)
@@ -150,12 +144,52 @@ async def train(
     return outcome
 
 
-def foresee(
-    order: Order, prompts: PromptSet, found: Collection, limits: Limits, had: Mapping[str, int] | None = None
+def foresee(db: Database, order: Order, limits: Limits) -> tuple[TeachingEstimate, list[str]]:
+    """What the teacher is expected to be asked, and what to know of that. Asks nobody and begins nothing.
+
+    Raises:
+        UsageError: bad input, as for `train`.
+    """
+    criterion = _criterion(order)
+    prompts = choose(db, criterion, order.prompts).prompts
+    found = scan(order.collection)
+    _check_images(order, found)
+    asked = prospect(
+        db, order.collection, found, criterion, prompts, order.teacher, column=order.column, model=order.teacher_model
+    )
+    _check_enough(order, len({item.content_hash for item in asked.found.items}))
+    would = _foreseen(db, order, prompts, asked, limits)
+    model = asked.parameters.model or "the endpoint's first model (name it with --teacher-model)"
+    remark = limits.prices.remark(model, would.price)
+    pauses = _pauses(would, limits)
+    return would, [*asked.notes, *would.notes(), *([remark] if remark else []), *([pauses] if pauses else [])]
+
+
+def _foreseen(
+    db: Database, order: Order, prompts: PromptSet, asked: Teaching | Prospect, limits: Limits
 ) -> TeachingEstimate:
-    """What the teacher is expected to be asked; `had` is what its session has already, by kind. Asks nobody."""
-    price = limits.prices.of(order.teacher_model or "", endpoint=order.teacher) if is_model(order.teacher) else FREE
-    return expected_teaching(found, prompts, order.recipe, order.what, price=price, had=had)
+    p = asked.parameters
+    return expected_teaching(
+        asked.found, prompts, order.recipe, order.what, price=limits.prices.of(p.model or "", endpoint=p.endpoint),
+        took=measured(db, p) if is_model(order.teacher) else None,
+        had=tally(db, asked.record) if asked.record else None, longest_side=p.longest_side,
+    )  # fmt: skip
+
+
+def _criterion(order: Order) -> str:
+    if criterion := order.criterion.strip():
+        return criterion
+    raise UsageError("--by: the criterion is empty; say in words what to cluster by, e.g. --by suit")
+
+
+def _check_images(order: Order, found: Collection) -> None:
+    if any(item.kind != "image" for item in found.items):
+        raise UsageError(f"{order.collection} holds texts: models are trained on images here")
+
+
+def _check_enough(order: Order, items: int) -> None:
+    if items < 2 * FEWEST:
+        raise UsageError(f"{order.collection}: {items} items are too few to train on; it takes {2 * FEWEST}")
 
 
 def _in_a_line(would: TeachingEstimate, limits: Limits) -> str:
@@ -165,10 +199,16 @@ def _in_a_line(would: TeachingEstimate, limits: Limits) -> str:
         currency = would.price.currency
         line += f", {money(would.cost.likely, currency)} (at most {money(would.cost.high, currency)})"
         line += "" if would.price.known else ", at an assumed price"
+    pauses = _pauses(would, limits)
+    return line + (f"; {pauses}" if pauses else "")
+
+
+def _pauses(would: TeachingEstimate, limits: Limits) -> str:
+    """Which limits may be passed; "" for none."""
     most = [name for name, limit, high in (("--max-calls", limits.max_calls, would.total.high),
                                            ("--max-cost", limits.max_cost, would.cost.high))
             if limit is not None and limit < high]  # fmt: skip
-    return line + (f"; {' and '.join(most)} may pause it before its end" if most else "")
+    return f"{' and '.join(most)} may pause it before its end" if most else ""
 
 
 def base_folder(named: str) -> Path:

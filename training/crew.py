@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -58,6 +59,10 @@ class Crew:
     def evaluate(self, units: Sequence[Unit], report: Callable[[int], None]) -> dict[str, float]:
         with self._together("evaluate", units):
             return self._learner.evaluate(units, report)
+
+    def call(self, name: str) -> None:
+        """Give the model that is trained its name, which only the leading process writes."""
+        self._learner.about = replace(self._learner.about, name=name)
 
     def save(self, tag: str) -> None:
         with self._together("save", None, tag):

@@ -6,8 +6,9 @@ It is asked through an `Asker`, so an answer is in the ledger before it is used 
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterable, Iterator, Sequence
 from functools import partial
+from itertools import takewhile
 from typing import Any
 
 from agents import questions
@@ -35,7 +36,8 @@ class Teacher:
     """
 
     def __init__(self, asker: Asker, prompts: PromptSet, hashes: Sequence[str], *, supervised: bool) -> None:
-        """`hashes` are the content hashes of the session's nodes, in order; `supervised` says that labels answer."""
+        """`hashes` are the content hashes of the session's nodes, in order; `supervised` says that labels answer,
+        or a model that learnt from labels."""
         self.asker = asker
         self.prompts = prompts
         self.hashes = hashes
@@ -46,6 +48,8 @@ class Teacher:
     async def captions(self, hashes: Iterable[str]) -> dict[str, str]:
         """A caption of each item, without `<embedding>`; items that could not be described are left out.
 
+        An item whose description was empty is asked about again only where the endpoint could describe none then.
+
         Raises:
             EndpointMisbehaves: no item could be described.
             Paused, EndpointError: as `Asker.ask`.
@@ -53,9 +57,10 @@ class Teacher:
         wanted = list(dict.fromkeys(hashes))
         said: dict[str, str] = {}
         failures: list[str] = []
+        useless = self._useless()
 
         async def one(item: str) -> None:
-            asked = questions.describe(self.prompts, item)
+            asked = self._description(item, useless)
             answer = await self.asker.ask(asked, component=None, step=None, subject={"item": self.node[item]})
             if caption := read_description(answer.reply).strip():
                 said[item] = caption
@@ -134,11 +139,32 @@ class Teacher:
         await self.asker.each(partial(one, question) for question in wanted)
         return {question: answers[question] for question in wanted}
 
+    def _description(self, item: str, useless: Container[str]) -> Question:
+        """The question for an item's caption: the latest that was asked, or the next where its answer is `useless`."""
+        answers, sampling = self.asker.answers, self.asker.sampling
+        asked = questions.describe(self.prompts, item)
+        while (key := asked.key(sampling)) in answers:
+            again = Question(asked.kind, asked.instruction, asked.items, asked.attempt + 1)
+            if key not in useless and again.key(sampling) not in answers:
+                break
+            asked = again
+        return asked
+
+    def _useless(self) -> set[str]:
+        """Keys of the empty descriptions that an endpoint gave before it was mended, or gives to this day.
+
+        A few empty ones before the first of use come from an endpoint in order.
+        """
+        told = sorted((a for a in self.asker.answers.values() if a.kind == "describe"), key=lambda a: a.at)
+        early = {a.key for a in takewhile(lambda a: not read_description(a.reply).strip(), told)}
+        return early if len(early) == len(told) or len(early) >= HOPELESS else set()
+
     def _check_use(self, why: str) -> None:
-        if not any(answer.kind == "describe" and answer.reply for answer in self.asker.answers.values()):
+        described = (answer.reply for answer in self.asker.answers.values() if answer.kind == "describe")
+        if not any(read_description(reply).strip() for reply in described):
             raise EndpointMisbehaves(
-                f"the teacher can describe no item: {why}; name another with --teacher. One that was put right "
-                "meanwhile is asked again only for another --db: what it said is kept here"
+                f"the teacher can describe no item: {why}; once that is mended the same command asks it again, or name "
+                "another with --teacher"
             )
 
     async def _each(self, stage: str, work: Sequence[Work]) -> None:

@@ -15,12 +15,11 @@ import yaml
 from partita.commands import options
 from partita.display import output, print_spans, progress_on, quiet_console
 from partita.keys import find_keys
-from partita.prompts import choose_at
 from partita.settings import BUILT_IN, read_environment
 from partita.train import Order, base_folder, foresee, is_small, train
+from serving.llava.about import is_supervised, read_about
 from storage.database import open_database
 from storage.errors import UsageError
-from storage.items import scan
 from storage.urls import without_secrets
 from training.recipe import read_recipe, read_settings
 
@@ -108,12 +107,12 @@ def command(what: Any, collection: Path | None, criterion: str | None, teacher: 
     environment, console = read_environment(), quiet_console()
     console.quiet = environment.follows
     if estimate:
-        chosen = choose_at(db, criterion.strip(), prompts)
-        would = foresee(order, chosen.prompts, scan(collection), limits)
+        with open_database(db, make=False) as database:
+            would, notes = foresee(database, order, limits)
         if as_json:
             options.print_json(would.to_json())
         else:
-            print_spans("asked of the teacher", would.rows(), would.notes())
+            print_spans("asked of the teacher", would.rows(), notes)
         return
     with open_database(db) as database, progress_on(console, lambda name: None) as watch:
         work = train(
@@ -123,8 +122,9 @@ def command(what: Any, collection: Path | None, criterion: str | None, teacher: 
         outcome = asyncio.run(work)
     if outcome is None:  # not the leading one of several processes
         return
+    supervised = is_supervised(read_about(order.out).name)
     if as_json:
-        options.print_json({"out": str(out), **asdict(outcome)})
+        options.print_json({"out": str(out), **asdict(outcome), "supervised": supervised})
         return
     say = output()
     measured = ", ".join(f"{name} {value:.3f}" for name, value in outcome.measured.items())
@@ -134,6 +134,11 @@ def command(what: Any, collection: Path | None, criterion: str | None, teacher: 
         advice = f"no epoch was better than the base, which had {said}: give it more items or epochs, or keep the base"
         say.print(advice, style="yellow", highlight=False, soft_wrap=True)
     say.print(f"model: {out}\ncurves: {out}/training/curves.png", highlight=False)
+    if supervised:
+        line = (
+            "supervised: the model has learnt from labels, by its teacher or its base; its name and its results say so"
+        )
+        say.print(line, highlight=False, soft_wrap=True)
     say.print(f"use it: partita run COLLECTION --by {shlex.quote(criterion)} --model {out}", highlight=False)
 
 

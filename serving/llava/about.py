@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,11 @@ from storage.errors import UsageError
 ABOUT = "partita.json"
 SUPERVISED = "supervised"
 """Stands in the name of a model that learnt from labels: so whatever it answers says it, wherever it is served."""
+
+
+def is_supervised(name: str) -> bool:
+    """Whether a model's name says that it learnt from labels; "unsupervised" does not."""
+    return re.search(rf"\b{SUPERVISED}\b", name) is not None
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ import torch
 from huggingface_hub import save_torch_state_dict
 from safetensors.torch import save_file
 
+from serving.llava.about import SUPERVISED, is_supervised
 from serving.llava.checkpoint import Checkpoint, read_checkpoint
 from serving.llava.names import PUBLISHED, Names, renamed
 from serving.llava.network import Network, vectors_of
@@ -60,7 +61,8 @@ def export(
 
     Args:
         base: the checkpoint's base model, where it no longer lies where the checkpoint says.
-        name: the model's name at an endpoint; None keeps the checkpoint's.
+        name: the model's name at an endpoint; None keeps the checkpoint's. That of a model that learnt from labels goes
+            on to say so.
         dtype: of the weights; None: as they are stored. The folded head is float32 always.
         shard_size: bytes of a weights file, at most.
         say: told what is being done.
@@ -74,6 +76,9 @@ def export(
         say(f"reading {checkpoint}")
         read = read_checkpoint(checkpoint, base=base, dtype=dtype)
         name = name or read.about.name
+        if is_supervised(read.about.name) and not is_supervised(name):
+            name += f"-{SUPERVISED}"
+            say(f"the model learnt from labels, which its name goes on to say: {name}")
         if (why := fault_of_name(name)) is not None:
             raise UsageError(f"the model's name {why}: give another with --name")
         say("writing weights")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -67,7 +68,7 @@ def words(what: str, out: str = "out", **more: object) -> list[object]:
 def test_both_from_labels_to_a_session_that_says_supervised(cli, world):
     done = cli(*words("both"), "--json")
     assert done.code == 0, done.err
-    assert done.json["epochs"] == 2 and done.json["best"] in (1, 2)
+    assert done.json["epochs"] == 2 and done.json["best"] in (1, 2) and done.json["supervised"] is True
     assert {"caption", "alike", "assessment", "auc", "edges", "verdicts"} <= set(done.json["measured"])
     assert "epoch 1 of 2" in done.err and "supervised" in done.err
     assert done.err.count("before: caption") == 1 and set(done.json["before"]) == set(done.json["measured"])
@@ -86,8 +87,9 @@ def test_both_from_labels_to_a_session_that_says_supervised(cli, world):
 
     about = json.loads((world / "out" / "partita.json").read_text())
     assert about["name"].startswith("out-supervised-") and about["threshold"] == 0.6
-    exported = cli("serve", "export", "out", "exported")
+    exported = cli("serve", "export", "out", "exported", "--name", "mine")
     assert exported.code == 0, exported.err
+    assert "learnt from labels" in exported.err and "mine-supervised" in exported.out
     listed = [json.loads(line) for line in cli("sessions", "--json").out.splitlines()]
     taught = next(row["session"] for row in listed if row["policy"] == "teacher")
     spent = cli("spend", taught, "--json")
@@ -230,21 +232,44 @@ def test_an_endpoint_teaches_and_is_asked_nothing_twice(cli, world):
         truth.write(world / "c")
         asked = ("train", "both", "c", "--by", "kind", "--teacher", truth.url, "--base", "base", "--config", "few.yaml")
         seen = cli(*asked, "--out", "out", "--estimate", "--json")
-        assert seen.code == 0 and not truth.asked
+        assert seen.code == 0 and not truth.asked and not seen.json["had"]
         paused = cli(*asked, "--out", "out", "--max-calls", 20)
         assert paused.code == 3 and len(truth.asked) == 20, paused.err
+        known = cli(*asked, "--estimate", "--json").json
+        assert (known["had"], known["measured"]) == (20, 20)
+        assert known["calls"]["total"]["high"] == seen.json["calls"]["total"]["high"]
+        assert known["calls"]["total"]["likely"] < seen.json["calls"]["total"]["likely"]
         done = cli(*asked, "--out", "out")
         assert done.code == 0, done.err
+        total = known["calls"]["total"]  # said alike before it begins
+        assert f"expected: {total['likely']} ({total['low']} to {total['high']}) calls" in done.err
         made = len(truth.asked)
         assert 20 < made <= seen.json["calls"]["total"]["high"]
         keys = [key for _, key in truth.asked]
         assert len(set(keys)) == len(keys)
         assert json.loads((world / "out" / "partita.json").read_text())["name"].startswith("out-")
-        assert "supervised" not in (world / "out" / "partita.json").read_text()
-        agent = cli(*("agent" if word == "both" else word for word in asked), "--out", "agent")
-        assert agent.code == 0
+        assert "supervised" not in (world / "out" / "partita.json").read_text() + done.out
+        other = [*("agent" if word == "both" else word for word in asked), "--seed", "5", "--out", "agent"]
+        most = cli(*other, "--estimate", "--json").json["calls"]["total"]["high"]
+        agent = cli(*other)
+        assert agent.code == 0 and len(truth.asked) - made <= most
         repeated = {key for _, key in truth.asked[made:]} & set(keys)
         assert not repeated
+
+
+@pytest.mark.parametrize("learnt_from_labels", ["base", "teacher"])
+def test_what_is_taught_by_or_begins_with_a_supervised_model_says_so(cli, world, base, learnt_from_labels):
+    (world / "few.yaml").write_text(yaml.safe_dump(SETTINGS | {"epochs": 1}))
+    shutil.copytree(base, world / "old-supervised-1a")
+    names = {"base": ("truth", "old-supervised-1a"), "teacher": ("old-supervised-1a", "base")}
+    model, begun = names[learnt_from_labels]
+    with serving(Truth(numbers(FEW, 3), names=(model,))) as truth:
+        truth.write(world / "c")
+        asked = ("train", "embedder", "c", "--by", "kind", "--teacher", truth.url, "--base", begun, "--out", "out")
+        done = cli(*asked, "--config", "few.yaml")
+    assert done.code == 0, done.err
+    assert "supervised: the model has learnt from labels" in done.out
+    assert json.loads((world / "out" / "partita.json").read_text())["name"].startswith("out-supervised-")
 
 
 @pytest.mark.parametrize(
@@ -265,6 +290,32 @@ def test_wrong_use_says_what_to_do(cli, world, more, told):
     refused = cli(*words("both", **more))
     assert refused.code == 2 and told in refused.err and "Traceback" not in refused.err, refused.err
     assert not (world / "out").exists()  # nothing was begun: the right command may take the same folder
+    if more.keys() & {"teacher", "column", "by"}:
+        foreseen = cli(*words("both", **more), "--estimate")
+        assert (foreseen.code, foreseen.err.splitlines()[-1]) == (refused.code, refused.err.splitlines()[-1])
+
+
+def test_an_estimate_reads_labels_as_the_training_does(cli, world):
+    labels = world / "patches" / "labels.csv"
+    lines = labels.read_text().splitlines()
+    labels.write_text("\n".join(lines[:13]))
+    seen = cli(*words("both"), "--estimate", "--json")
+    assert seen.code == 0 and seen.json["calls"]["describe"]["high"] == 12
+    told = cli(*words("both"), "--estimate")
+    assert "items without a label, left out: 12" in told.out and "supervised" in told.out
+    labels.write_text("\n".join(lines[:5]))
+    refused = [cli(*words("both"), *more) for more in ([], ["--estimate"])]
+    assert [done.code for done in refused] == [2, 2]
+    assert all("4 items are too few to train on" in done.err for done in refused)
+
+
+def test_an_estimate_tells_of_an_assumed_price_and_of_limits_that_may_be_passed(cli, world):
+    more = {"teacher": "https://api.example.com/v1", "teacher-model": "nobodys", "max-calls": 5, "max-cost": 0.01}
+    told = cli(*words("both", **more), "--estimate")
+    assert told.code == 0, told.err
+    assert "no price of nobodys is known: assumed" in told.out
+    assert "--max-calls and --max-cost may pause it before its end" in told.out
+    assert not (world / "partita.db").exists()
 
 
 def test_settings_that_are_none_and_another_training_in_the_folder(cli, world):

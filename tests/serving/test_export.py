@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from transformers import (
 
 from partita.verbs import cli
 from serving.llava import MINI, LlavaQwen2
+from serving.llava.about import read_about
 from serving.llava.checkpoint import EMBEDDING_WIDTH, read_checkpoint, read_vocabulary
 from serving.llava.export import export
 from serving.llava.images import read_image
@@ -339,6 +341,22 @@ def test_the_command(checkpoint: Path, tmp_path: Path) -> None:
     assert {t.dtype for t in load_file(tmp_path / "out" / "model.safetensors").values()} == {torch.bfloat16}
     rows = LlavaQwen2.load(tmp_path / "out").embed([described(QUESTIONS["membership"])])
     assert (rows @ LlavaQwen2.load(checkpoint).embed([described(QUESTIONS["membership"])]).T).item() > 0.99
+
+
+@pytest.mark.parametrize(
+    ("given", "name"),
+    [(None, "suits-supervised-1a2b"), ("mine", "mine-supervised"), ("unsupervised", "unsupervised-supervised"),
+     ("by-labels-supervised", "by-labels-supervised")],
+)  # fmt: skip
+def test_a_model_that_learnt_from_labels_keeps_saying_so(checkpoint: Path, given: str | None, name: str) -> None:
+    trained = checkpoint.parent / f"{name}-trained"
+    shutil.copytree(checkpoint, trained)
+    about = json.loads((trained / "partita.json").read_text())
+    (trained / "partita.json").write_text(json.dumps(about | {"name": "suits-supervised-1a2b"}))
+    said: list[str] = []
+    done = export(trained, checkpoint.parent / name, name=given, say=said.append)
+    assert done.name == read_about(done.folder).name == name
+    assert any("learnt from labels" in line for line in said) == (given in ("mine", "unsupervised"))
 
 
 def broken(checkpoint: Path, folder: Path, file: str, content: bytes | None) -> Path:

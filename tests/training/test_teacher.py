@@ -124,6 +124,34 @@ async def test_a_teacher_that_describes_nothing_is_no_use() -> None:
     assert await teacher.captions([other]) == {}
 
 
+async def test_a_teacher_that_was_mended_is_asked_again_and_then_nothing_twice() -> None:
+    values, _ = items(12)
+    book = Book()
+    for reply in ("", "<think>nothing to say</think> "):
+        teacher, chat = teacher_of(values, book, says=lambda text, n, reply=reply: reply)
+        with pytest.raises(EndpointMisbehaves, match="the same command asks it again"):
+            await teacher.captions(values)
+        assert chat.asked == 12
+    teacher, chat = teacher_of(values, book, budget=Budget(max_calls=29), says=lambda text, n: "" if n == 3 else text)
+    with pytest.raises(Paused):
+        await teacher.captions(values)
+    assert chat.asked == 5
+    teacher, chat = teacher_of(values, book)
+    told = await teacher.captions(values)
+    assert len(told) == 11 and chat.asked == 7 and len(book.answers) == 36
+    again, other = teacher_of(values, book)
+    assert await again.captions(values) == told and other.asked == 0
+
+
+async def test_an_empty_description_among_others_is_not_asked_for_again() -> None:
+    values, _ = items(12)
+    book = Book()
+    teacher, _ = teacher_of(values, book, says=lambda text, n: "" if n == 1 else text)
+    told = await teacher.captions(values)
+    again, other = teacher_of(values, book)
+    assert len(told) == 11 and await again.captions(values) == told and other.asked == 0
+
+
 async def test_a_budget_pauses_and_nothing_is_asked_twice() -> None:
     values, _ = items(30)
     book = Book()
