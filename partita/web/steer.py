@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Form
@@ -9,7 +10,8 @@ from starlette.responses import RedirectResponse, Response
 
 from partita.steering import Steering
 from partita.web.clusters import head
-from partita.web.desk import Seen
+from partita.web.desk import Desk, Seen
+from partita.web.earlier import come_to
 from partita.web.given import ADesk
 from partita.web.rendering import page, session_url
 from storage.errors import UsageError
@@ -30,28 +32,24 @@ def correct(
     partition: Annotated[str, Form()] = "",
     back: Annotated[str, Form()] = "",
 ) -> Response:
-    """Do one correction; `partition` is the clusters' stamp that the form was made from."""
+    """Do one correction; `partition` is the stamp of the clusters that the form was made from, by which it numbers
+    them. A form without one numbers those of now."""
     seen = desk.seen(name)
-    if partition and partition != seen.partition:
-        raise UsageError(
-            "the clusters have changed since this page was made, and their numbers may mean others now: "
-            "nothing was done; go back, load the page again, and repeat it"
-        )
     hands, items, reason = Steering(desk.db, name, seen.result), _names(seen, item or []), why.strip() or None
     match did:
         case "move":
-            hands.move(items, _number(to), reason)
+            hands.move(items, _meant(desk, seen, partition, _number(to)), reason)
         case "split":
             hands.split(items, called or None, reason)
         case "together":
             hands.together(items, reason)
         case "apart":
-            kept = [one for one in seen.result.cluster(_number(to)).items if one not in set(items)]
+            kept = [one for one in _held(desk, seen, partition, _number(to)) if one not in set(items)]
             hands.apart(items, kept, reason)
         case "unite":
-            hands.unite(cluster or [], reason)
+            hands.unite([_meant(desk, seen, partition, number) for number in cluster or []], reason)
         case "rename":
-            hands.rename(_number(to), called, reason)
+            hands.rename(_meant(desk, seen, partition, _number(to)), called, reason)
         case _:
             raise UsageError(f"there is no correction {did!r}")
     return _back(name, back)
@@ -74,6 +72,41 @@ def said(name: str, desk: ADesk) -> Response:
 
 def _names(seen: Seen, numbers: list[int]) -> list[str]:
     return [seen.item(number).name for number in numbers]
+
+
+def _meant(desk: Desk, seen: Seen, stamp: str, number: int) -> int:
+    """The number that a cluster of a form has by now.
+
+    Raises:
+        UsageError: it can't be told which of the clusters it is.
+    """
+    if stamp in ("", seen.partition):
+        return number
+    found = come_to(number, _places(desk, seen, stamp), seen.places)
+    if found is None:
+        raise UsageError(
+            f"the clusters have changed since this page was made, and its cluster {number} is no longer one of them: "
+            "it was taken apart, or taken into a larger one; nothing was done; go back and choose again"
+        )
+    return found
+
+
+def _held(desk: Desk, seen: Seen, stamp: str, number: int) -> list[str]:
+    """The items of a cluster as the form shows it."""
+    if stamp in ("", seen.partition):
+        return seen.result.cluster(number).items
+    places = _places(desk, seen, stamp)
+    return [row.name for row, place in zip(seen.rows, places, strict=False) if place == number]
+
+
+def _places(desk: Desk, seen: Seen, stamp: str) -> Sequence[int]:
+    places = desk.earlier.places(seen.record.id, stamp)
+    if places is None:
+        raise UsageError(
+            "the clusters have changed since this page was made, and it is too old to tell which of them is meant: "
+            "nothing was done; go back and choose again"
+        )
+    return places
 
 
 def _number(cluster: str) -> int:

@@ -362,9 +362,9 @@ def test_together_and_not_with_these(site: Site, tabs: Tabs) -> None:
     assert any(held < now for now in clusters(site.db))
 
 
-def test_a_page_that_is_older_than_the_clusters_does_nothing(site: Site, tabs: Tabs) -> None:
+def test_a_page_that_is_older_than_the_clusters_hits_no_other(site: Site, tabs: Tabs) -> None:
+    first, _, third, *_ = result_of(site.db, "s").clusters
     tab = open_session(tabs, site)
-    first = result_of(site.db, "s").clusters[0]
     choose(tab, first.items[0])
     with site.client() as client:
         client.post("/s/s/correct", data={"did": "unite", "cluster": ["1", "2"]}).raise_for_status()
@@ -373,6 +373,18 @@ def test_a_page_that_is_older_than_the_clusters_does_nothing(site: Site, tabs: T
     send(tab, tab.get_by_role("button", name="Move there"))
     assert "nothing was done" in tab.locator("main").inner_text()
     assert clusters(site.db) == now
+
+    # What is plainly there still is found, whatever its number is by now; and who only names items needs none.
+    tab = open_session(tabs, site)
+    choose(tab, first.items[0])
+    shown = tab.locator("#steer [name=to] option", has_text=third.name).get_attribute("value")
+    with site.client() as client:
+        client.post("/s/s/correct", data={"did": "split", "item": "0", "called": "small"}).raise_for_status()
+        client.post("/s/s/correct", data={"did": "unite", "cluster": ["3", "4"]}).raise_for_status()
+        client.post("/s/s/undo").raise_for_status()
+    tab.locator("#steer").get_by_label("cluster").select_option(shown)
+    send(tab, tab.get_by_role("button", name="Move there"))
+    assert first.items[0] in standing(site.db)[third.name]
     tabs.wrong = [said for said in tabs.wrong if "400" not in said]  # as it should be
 
 
@@ -500,10 +512,13 @@ def at_work(db: Database) -> Iterator[None]:
 
 def come_to(db: Database, *names: str) -> None:
     """The agents of the session come to clusters of these names, each of so many items."""
-    record = load_session(db, "s")
-    found = [tuple(range(60))[at :: len(names)] for at in range(len(names))]
-    named = tuple(NamedCluster(name, nodes) for name, nodes in zip(names, found, strict=True))
-    artefacts.put(db, record.id, PARTITION, Partition(named).to_bytes())
+    come_to_these(db, {name: tuple(range(at, 60, len(names))) for at, name in enumerate(names)})
+
+
+def come_to_these(db: Database, found: dict[str, tuple[int, ...]]) -> None:
+    """The agents of the session come to these clusters of nodes."""
+    named = tuple(NamedCluster(name, nodes) for name, nodes in found.items())
+    artefacts.put(db, load_session(db, "s").id, PARTITION, Partition(named).to_bytes())
 
 
 def test_who_is_choosing_is_not_disturbed(site: Site, tabs: Tabs) -> None:
@@ -537,6 +552,36 @@ def test_who_is_choosing_is_not_disturbed(site: Site, tabs: Tabs) -> None:
         tab.locator("#steer").get_by_label("cluster").select_option("2")
         send(tab, tab.get_by_role("button", name="Move there"))
         assert [c.size for c in result_of(site.db, "s").clusters] == [31, 29]
+
+
+def test_a_running_session_is_corrected_while_its_clusters_change(site: Site, tabs: Tabs) -> None:
+    def shown_first(tab: Page, many: int) -> list[str]:
+        pictures = tab.locator(".cluster").first.locator("img").evaluate_all("(all) => all.map((one) => one.alt)")
+        return [alt.partition(",")[0] for alt in pictures[:many]]
+
+    with at_work(site.db):
+        come_to(site.db, "a", "b", "c")  # 1, 4, 7 ... stand in b
+        tab = open_session(tabs, site)
+        moved = shown_first(tab, 2)
+        choose(tab, *moved)
+        told = tab.locator("#live").get_attribute("data-partition")
+        come_to_these(site.db, {"others": tuple(at for at in range(60) if at % 3 != 1), "b": tuple(range(1, 60, 3))})
+        tab.wait_for_function("(old) => document.querySelector('#live').dataset.partition != old", arg=told)
+        come_to_these(
+            site.db, {"b now": tuple(range(1, 60, 3)), "others": tuple(at for at in range(60) if at % 3 != 1)}
+        )
+        tab.locator("#steer").get_by_label("cluster").select_option(label="2 · b (20)")
+        send(tab, tab.get_by_role("button", name="Move there"))
+        assert set(moved) <= standing(site.db)["b now"]
+
+        chosen = shown_first(tab, 3)
+        choose(tab, *chosen)
+        told = tab.locator("#live").get_attribute("data-partition")
+        come_to(site.db, "d", "e")
+        tab.wait_for_function("(old) => document.querySelector('#live').dataset.partition != old", arg=told)
+        tab.get_by_label("new name").fill("by hand")
+        send(tab, tab.get_by_role("button", name="Split off"))
+        assert standing(site.db)["by hand"] == set(chosen)
 
 
 def test_a_server_that_is_gone_is_told(finished: Finished, tmp_path: Path, tabs: Tabs) -> None:
