@@ -388,6 +388,37 @@ def test_a_page_that_is_older_than_the_clusters_hits_no_other(site: Site, tabs: 
     tabs.wrong = [said for said in tabs.wrong if "400" not in said]  # as it should be
 
 
+def test_back_from_a_refusal_the_same_pictures_are_chosen(site: Site, tabs: Tabs) -> None:
+    come_to(site.db, "a", "b", "c")
+    tab = open_session(tabs, site)
+    picked = [
+        seen.get_attribute("alt").partition(",")[0] for seen in tab.locator(".cluster").nth(1).locator("img").all()
+    ]
+    choose(tab, picked[1], picked[3])
+    tab.locator("#steer").get_by_label("cluster").select_option(label="3 · c (20)")
+    tab.get_by_label("why").fill("they lean left")
+    come_to(site.db, "e", "f")
+    send(tab, tab.get_by_role("button", name="Move there"))
+    assert "nothing was done" in tab.locator("main").inner_text()
+    tab.go_back()
+    tab.locator(".cluster h2", has_text="e").wait_for()
+    assert tab.locator("[data-chosen]").inner_text() == "2 items chosen" and tab.locator("#steer").is_visible()
+    chosen = tab.locator(".tile:has(:checked) img").evaluate_all("(all) => all.map((one) => one.alt.split(',')[0])")
+    assert set(chosen) == {picked[1], picked[3]}
+    # A number that means another cluster on the page as it is now is not chosen by itself.
+    assert (
+        tab.locator("#steer [name=to]").input_value() == ""
+        and tab.get_by_label("why").input_value() == "they lean left"
+    )
+    assert tab.get_by_role("button", name="Move there").is_disabled()
+    stamp = tab.locator("#sheet").get_attribute("data-partition")
+    assert tab.locator("#steer [name=partition]").input_value() == stamp
+    tab.locator("#steer").get_by_label("cluster").select_option("2")
+    send(tab, tab.get_by_role("button", name="Move there"))
+    assert set(chosen) <= standing(site.db)["f"]
+    tabs.wrong = [said for said in tabs.wrong if "400" not in said]  # as it should be
+
+
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_what_was_corrected_in_the_page_holds_after_resume(
     kind: str, request: pytest.FixtureRequest, cli: Cli, sites: Sites, tabs: Tabs, tmp_path: Path

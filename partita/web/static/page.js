@@ -86,6 +86,7 @@ function names(sheet) {
 // -- choosing and correcting ----------------------------------------------------------------------------------------
 
 const form = document.getElementById("steer");
+const WORDS = ["called", "why"];
 
 function chosen(kind) {
   return [...document.querySelectorAll(`input[form=steer]:checked`)].filter((box) => !kind || box.name === kind);
@@ -96,16 +97,18 @@ function tell() {
   const items = chosen("item").length, clusters = chosen("cluster").length;
   form.classList.toggle("open", items + clusters > 0);
   document.body.classList.toggle("choosing", items > 0);
-  const words = [];
-  if (items) words.push(`${items} item${items > 1 ? "s" : ""}`);
-  if (clusters) words.push(`${clusters} cluster${clusters > 1 ? "s" : ""}`);
-  form.querySelector("[data-chosen]").textContent = `${words.join(", ") || "nothing"} chosen`;
+  const told = [];
+  if (items) told.push(`${items} item${items > 1 ? "s" : ""}`);
+  if (clusters) told.push(`${clusters} cluster${clusters > 1 ? "s" : ""}`);
+  form.querySelector("[data-chosen]").textContent = `${told.join(", ") || "nothing"} chosen`;
   for (const button of form.querySelectorAll("[data-needs]")) {
     const there = button.dataset.needs === "item" ? items : clusters;
     const least = ["together", "unite"].includes(button.value) ? 2 : 1;
     const aims = ["move", "apart"].includes(button.value) && !form.elements.to.value;
     button.disabled = there < least || aims;
   }
+  const words = Object.fromEntries(WORDS.map((name) => [name, form.elements[name].value]));
+  history.replaceState({ items: chosen("item").map((box) => box.value), ...words }, "");
 }
 document.addEventListener("change", (event) => {
   if (!form || event.target.form !== form) return;
@@ -121,7 +124,12 @@ if (form) {
     event.preventDefault();
     form.querySelector("[value=split]:enabled")?.click();
   });
+  // Back at the page the same pictures are chosen, wherever they stand by now: browsers would go by the order of boxes.
+  const { items = [], ...words } = history.state ?? {};
+  for (const box of document.querySelectorAll("input[form=steer][name=item]")) box.checked = items.includes(box.value);
+  for (const name of WORDS) form.elements[name].value = words[name] ?? "";
   tell();
+  addEventListener("pageshow", tell);
 }
 
 // -- more pictures --------------------------------------------------------------------------------------------------
