@@ -99,12 +99,16 @@ class Steering:
 
     def unite(self, clusters: Sequence[int], why: str | None = None) -> int:
         """Make two or more clusters one; it keeps the name of the largest. The id is that of the last of these."""
+        return self.unite_all(clusters, why)[-1]
+
+    def unite_all(self, clusters: Sequence[int], why: str | None = None) -> list[int]:
+        """The same, with the ids of all corrections that it takes: one for each cluster after the first."""
         result = self._result()
         found = [result.cluster(number) for number in dict.fromkeys(clusters)]
         if len(found) < 2:
             raise UsageError("name two clusters, or more")
         first, *rest = found
-        return [self._say("unite", first.items, cluster.items, why=why) for cluster in rest][-1]
+        return [self._say("unite", first.items, cluster.items, why=why) for cluster in rest]
 
     def rename(self, cluster: int, name: str, why: str | None = None) -> int:
         """Call a cluster otherwise."""

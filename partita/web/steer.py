@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from typing import Annotated
 
 from fastapi import APIRouter, Form
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 
 from partita.steering import Steering
 from partita.web.clusters import head
 from partita.web.desk import Desk, Seen
 from partita.web.earlier import come_to
 from partita.web.given import ADesk
-from partita.web.rendering import page, session_url
+from partita.web.rendering import page
+from partita.web.said import SaidLine, led_back
 from storage.errors import UsageError
 
 router = APIRouter()
@@ -38,36 +39,39 @@ def correct(
     hands, items, reason = Steering(desk.db, name, seen.result), _names(seen, item or []), why.strip() or None
     match did:
         case "move":
-            hands.move(items, _meant(desk, seen, partition, _number(to)), reason)
+            done = [hands.move(items, _meant(desk, seen, partition, _number(to)), reason)]
         case "split":
-            hands.split(items, called or None, reason)
+            done = [hands.split(items, called or None, reason)]
         case "together":
-            hands.together(items, reason)
+            done = [hands.together(items, reason)]
         case "apart":
             kept = [one for one in _held(desk, seen, partition, _number(to)) if one not in set(items)]
-            hands.apart(items, kept, reason)
+            done = [hands.apart(items, kept, reason)]
         case "unite":
-            hands.unite([_meant(desk, seen, partition, number) for number in cluster or []], reason)
+            done = hands.unite_all([_meant(desk, seen, partition, number) for number in cluster or []], reason)
         case "rename":
-            hands.rename(_meant(desk, seen, partition, _number(to)), called, reason)
+            done = [hands.rename(_meant(desk, seen, partition, _number(to)), called, reason)]
         case _:
             raise UsageError(f"there is no correction {did!r}")
-    return _back(name, back)
+    places = desk.earlier.places(seen.record.id, partition) if partition else seen.places
+    return led_back(desk, name, back, done, places)
 
 
 @router.post("/s/{name}/undo")
 def undo(
-    name: str, desk: ADesk, number: Annotated[int | None, Form()] = None, back: Annotated[str, Form()] = ""
+    name: str, desk: ADesk, number: Annotated[list[int] | None, Form()] = None, back: Annotated[str, Form()] = ""
 ) -> Response:
-    """Take back the last correction, or the one with this number."""
-    Steering(desk.db, name).undo(number)
-    return _back(name, back)
+    """Take back the last correction, or those with these numbers."""
+    seen, hands = desk.seen(name), Steering(desk.db, name)
+    undone = {hands.undo(one).id for one in reversed(number)} if number else {hands.undo().id}
+    return led_back(desk, name, back, [one.id for one in hands.told() if one.holds and one.of in undone], seen.places)
 
 
 @router.get("/s/{name}/corrections")
-def said(name: str, desk: ADesk) -> Response:
+def corrections(name: str, desk: ADesk, said: SaidLine) -> Response:
     """What people said, the last first."""
-    return page("corrections", **head(desk, name), told=Steering(desk.db, name).told()[::-1], tab="corrections")
+    told = Steering(desk.db, name).told()[::-1]
+    return page("corrections", **head(desk, name), told=told, tab="corrections", said=said)
 
 
 def _names(seen: Seen, numbers: list[int]) -> list[str]:
@@ -113,9 +117,3 @@ def _number(cluster: str) -> int:
     if not cluster.isdecimal() or len(cluster) > 9:
         raise UsageError("choose a cluster first")
     return int(cluster)
-
-
-def _back(name: str, back: str) -> Response:
-    """To the page that the form was on, if it is one of this session's."""
-    home = session_url(name)
-    return RedirectResponse(back if back == home or back.startswith((f"{home}/", f"{home}?")) else home, 303)

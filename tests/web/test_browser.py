@@ -257,7 +257,7 @@ def test_by_mouse(site: Site, tabs: Tabs) -> None:
     tab.locator("#steer").get_by_label("cluster").select_option(str(other.id))
     tab.get_by_label("why").fill("they lean left")
     send(tab, move)
-    assert tab.url == f"{site.base}/s/s"
+    tab.wait_for_url(f"{site.base}/s/s")
     assert set(one.items[:2]) <= standing(site.db)[other.name]
 
     choose(tab, *one.items[2:4])
@@ -360,6 +360,66 @@ def test_together_and_not_with_these(site: Site, tabs: Tabs) -> None:
     held = set(result_of(site.db, "s").cluster(int(target)).items)
     send(tab, tab.get_by_role("button", name="Move", exact=True))
     assert any(held < now for now in clusters(site.db))
+
+
+def test_what_was_done_is_said_and_undone_on_the_spot(site: Site, tabs: Tabs) -> None:
+    before = clusters(site.db)
+    first, second, third, *_, last = result_of(site.db, "s").clusters
+    tab = open_session(tabs, site)
+    line = tab.locator(".said-line")
+    choose(tab, *first.items[:2])
+    tab.locator("#steer").get_by_label("cluster").select_option(str(second.id))
+    send(tab, tab.get_by_role("button", name="Move there"))
+    assert line.inner_text().startswith(f"Moved 2 items to “{second.name}” ({second.size + 2} items)")
+    assert line.get_by_role("link").get_attribute("href") == "/s/s/c/1", "the largest by now"
+    tab.reload()
+    assert line.count() == 0, "it is told once"
+    choose(tab, *first.items[2:4])
+    tab.get_by_label("new name").fill("<b>two</b>")
+    send(tab, tab.get_by_role("button", name="Split off"))
+    assert line.inner_text().startswith("Split off 2 items as “<b>two</b>”")
+    line.get_by_role("link").click()
+    assert tab.locator("#cluster-title").inner_text() == "<b>two</b>"
+    tab.get_by_label("Call it").fill("pair")
+    send(tab, tab.get_by_role("button", name="Rename"))
+    assert line.inner_text().startswith("Renamed a cluster: it is now “pair”")
+    send(tab, line.get_by_role("button", name="Undo"))
+    assert "Taken back: call the cluster" in line.inner_text()
+    assert tab.locator("#cluster-title").inner_text() == "<b>two</b>"
+    send(tab, line.get_by_role("button", name="Bring back"))
+    assert (
+        "Brought back: call the cluster" in line.inner_text() and tab.locator("#cluster-title").inner_text() == "pair"
+    )
+
+    # Of three that were united at once, none is left over.
+    now = clusters(site.db)
+    tab = open_session(tabs, site)
+    for name in (second.name, third.name, last.name):
+        tab.locator(f".cluster:has(bdi:text-is('{name}'))").get_by_label("unite").check()
+    send(tab, tab.get_by_role("button", name="Unite clusters"))
+    assert tab.locator(".said-line").inner_text().startswith("United 3 clusters in “")
+    send(tab, tab.locator(".said-line").get_by_role("button", name="Undo"))
+    assert clusters(site.db) == now != before
+    # What is said is looked up: an address alone says nothing.
+    for address in ("/s/s?said=999999", "/s/s?said=1", f"/s/s?said={'9' * 30}"):
+        tab.goto(f"{site.base}{address}")
+        assert tab.locator(".said-line").count() == 0 and tab.locator(".cluster").count() > 3
+
+
+def test_a_page_of_a_cluster_leads_to_where_it_is_by_now(site: Site, tabs: Tabs) -> None:
+    *_, last = result_of(site.db, "s").clusters
+    tab = open_session(tabs, site, f"/c/{last.id}")
+    choose(tab, *last.items[:-1])
+    tab.locator("#steer").get_by_label("cluster").select_option("1")
+    send(tab, tab.get_by_role("button", name="Move there"))
+    assert tab.locator(".said-line").is_visible() and tab.locator(".cluster").count() == 5, "it was all but taken apart"
+    send(tab, tab.locator(".said-line").get_by_role("button", name="Undo"))
+    first = result_of(site.db, "s").clusters[0]
+    tab.goto(f"{site.base}/s/s/c/1")
+    choose(tab, *first.items[:4])
+    tab.locator("#steer").get_by_label("cluster").select_option("2")
+    send(tab, tab.get_by_role("button", name="Move there"))
+    assert tab.locator("#cluster-title").inner_text() == first.name and not tab.url.endswith("/c/1")
 
 
 def test_a_page_that_is_older_than_the_clusters_hits_no_other(site: Site, tabs: Tabs) -> None:

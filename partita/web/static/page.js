@@ -83,6 +83,13 @@ function names(sheet) {
   if (select && options) select.replaceChildren(select.options[0], options.content.cloneNode(true));
 }
 
+// What was just said is told once.
+const address = new URL(location);
+if (address.searchParams.has("said")) {
+  address.searchParams.delete("said");
+  history.replaceState(history.state, "", address);
+}
+
 // -- choosing and correcting ----------------------------------------------------------------------------------------
 
 const form = document.getElementById("steer");
