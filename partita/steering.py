@@ -117,7 +117,8 @@ class Steering:
         return self._say("rename", self._result().cluster(cluster).items, name=name, why=why)
 
     def together(self, items: Sequence[str], why: str | None = None) -> int:
-        """Say that items belong together: they stand where most of them do."""
+        """Say that items belong together: they stand where most of them do; where no cluster holds more of them than
+        another, where a person placed one of them last, otherwise where the first of them stands."""
         result, chosen = self._chosen(items, least=2)
         if any(set(chosen) <= set(cluster.items) for cluster in result.clusters):
             raise UsageError(f"{_listed(chosen)} are together already")

@@ -91,7 +91,10 @@ def rename(session: Session, cluster: int, name: str, why: str | None) -> None:
 @_why
 @click.pass_obj
 def together(session: Session, items: tuple[str, ...], why: str | None) -> None:
-    """Say that items belong together."""
+    """Say that items belong together.
+
+    They go where most of them stand; of equals, where you placed one of them last, otherwise where the first stands.
+    """
     with session.steering() as hands:
         _done(hands.together(items, why))
 

@@ -114,11 +114,16 @@ class Seen:
         raise UsageError(f"session {self.record.name!r} has no item {number}")
 
     def sure(self, item: str) -> float | None:
-        """How probable it is that an item belongs where it stands, where that is known."""
-        if item not in self.place:
+        """How probable it is by the session's odds that an item belongs where it stands; None where that isn't known,
+        or a person placed it."""
+        if item not in self.place or item in self.result.placed:
             return None
         cluster, at = self.place[item]
         return None if cluster.confidence is None else cluster.confidence[at]
+
+    def least(self, cluster: ClusterResult) -> float | None:
+        """How sure the least certain of a cluster's items is, of those that have odds (`sure`)."""
+        return min((sure for item in cluster.items if (sure := self.sure(item)) is not None), default=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -406,6 +406,28 @@ def test_what_was_done_is_said_and_undone_on_the_spot(site: Site, tabs: Tabs) ->
         assert tab.locator(".said-line").count() == 0 and tab.locator(".cluster").count() > 3
 
 
+def test_what_a_person_placed_is_told_apart_from_odds(site: Site, tabs: Tabs) -> None:
+    first, second, *_ = result_of(site.db, "s").clusters
+    moved = first.items[0]
+    with site.client() as client:
+        number = re.search(r'value="(\d+)" form="steer" aria-label="choose ' + moved, client.get("/s/s").text)
+        assert number is not None
+        client.post("/s/s/correct", data={"did": "move", "item": number[1], "to": str(second.id)}).raise_for_status()
+        assert "100 %" not in client.get(f"/s/s/i/{number[1]}").text.partition("How it came to its place")[0]
+    tab = open_session(tabs, site)
+    mark = tab.get_by_role("img", name="placed by a person")
+    assert mark.count() == 1 and mark.is_visible()
+    tab.locator(f'.tile:has(img[alt^="{moved}"])').filter(has=mark).get_by_role("link").click()
+    assert f"Stands in {second.name}, placed by a person." in tab.locator(".facts-of").inner_text()
+    tab.get_by_role("link", name="Least certain").click()
+    assert tab.locator(".under", has_text="by a person").count() == 1
+    choose(tab, moved)
+    tab.get_by_label("new name").fill("alone")
+    send(tab, tab.get_by_role("button", name="Split off"))
+    tab.goto(f"{site.base}/s/s")
+    assert "least certain" not in tab.locator(".cluster", has_text="alone").inner_text()
+
+
 def test_a_page_of_a_cluster_leads_to_where_it_is_by_now(site: Site, tabs: Tabs) -> None:
     *_, last = result_of(site.db, "s").clusters
     tab = open_session(tabs, site, f"/c/{last.id}")
