@@ -203,7 +203,11 @@ def _nodes(items: Sequence[str], node: Mapping[str, int]) -> list[int]:
 
 
 def _name(name: str | None) -> str | None:
-    return None if name is None or not name.strip() else storable(" ".join(name.split()))[:LONGEST]
+    if name is None or not (words := storable(" ".join(name.split()))):
+        return None
+    if len(words) > LONGEST:
+        raise UsageError(f"the name has {len(words)} characters: give one of up to {LONGEST}")
+    return words
 
 
 def _listed(items: Sequence[str]) -> str:

@@ -71,11 +71,18 @@ class Order(BaseModel):
 
     @property
     def folder(self) -> Path:
-        """The collection's path."""
+        """The collection's path.
+
+        Raises:
+            UsageError: nothing is there.
+        """
         try:
-            return Path(self.collection).expanduser()
+            path = Path(self.collection).expanduser()
         except RuntimeError:
             raise UsageError(f"{self.collection}: there is no such user's home; give the whole path") from None
+        if not path.exists():
+            raise UsageError(f"{path}: there is no such folder or file on this machine")
+        return path
 
 
 @router.get("/new")
@@ -129,9 +136,9 @@ def _form(
 
 def _estimate(desk: Desk, order: Order) -> Estimate:
     parameters, bounds = order.parameters(), bounds_of(order.max_calls, order.max_cost)
-    prompts = choose(desk.db, order.criterion, order.prompts or None).prompts
+    folder, prompts = order.folder, choose(desk.db, order.criterion, order.prompts or None).prompts
     check_built_in(parameters, order.criterion)
-    found = scan(order.folder)
+    found = scan(folder)
     check_kind(parameters, found)
     took = measured(desk.db, parameters)
     return expected(found, prompts, parameters, desk.prices, took, max_calls=bounds.max_calls, max_cost=bounds.max_cost)
@@ -140,10 +147,9 @@ def _estimate(desk: Desk, order: Order) -> Estimate:
 def _begun(desk: Desk, order: Order) -> str:
     """Start what was ordered, after what can be checked at once; the session's name."""
     parameters, bounds = order.parameters(), bounds_of(order.max_calls, order.max_cost)
+    folder = order.folder
     choose(desk.db, order.criterion, order.prompts or None)
     check_built_in(parameters, order.criterion)
-    if not order.folder.exists():
-        raise UsageError(f"{order.folder}: there is no such folder or file on this machine")
     taken = {session.name for session in list_sessions(desk.db)}
     named = check_name(order.session) if order.session else free_name(order.criterion, taken)
     if named in taken:
@@ -151,5 +157,5 @@ def _begun(desk: Desk, order: Order) -> str:
     asked = [f"--{name.replace('_', '-')}={value}" for name, value in order.given().items() if name in _ASKED]
     if order.prompts:
         asked.append(f"--prompts={order.prompts}")
-    words = [f"--by={order.criterion}", *asked, *bounds.options, "--", str(order.folder)]
+    words = [f"--by={order.criterion}", *asked, *bounds.options, "--", str(folder)]
     return desk.work.begin(named, words)

@@ -331,6 +331,13 @@ def test_by_keys(site: Site, tabs: Tabs) -> None:
     for key in ("j", "x", "m"):
         press(key)
     assert tab.evaluate("document.activeElement.name") == "to", "at once, however many pictures stand between"
+    press("Escape")
+    assert tab.evaluate("document.activeElement.closest('.tile') !== null"), "back at the picture"
+    assert tab.locator(":checked[form=steer]").count() == 1
+    press("Escape")
+    assert tab.locator(":checked[form=steer]").count() == 0
+    for key in ("x", "m"):
+        press(key)
     tab.locator("#steer [name=called]").focus()
     tab.keyboard.type("by itself")
     with tab.expect_navigation():

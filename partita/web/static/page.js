@@ -190,7 +190,18 @@ function step(selector, by) {
   target.focus();
   next.scrollIntoView({ block: "nearest" });
 }
+// Esc leaves the form for the picture that had the focus; the next one chooses none.
+let looked = null;
+document.addEventListener("focusin", (event) => {
+  if (event.target.closest(".tile")) looked = event.target.closest(".tile").querySelector("a").getAttribute("href");
+});
 document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && form?.contains(event.target)) {
+    event.target.blur();
+    if (looked) document.querySelector(`.tile a[href="${CSS.escape(looked)}"]`)?.focus({ preventScroll: true });
+    event.preventDefault();
+    return;
+  }
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input:not([type=checkbox]), select, textarea, dialog")) return;
   if (event.key === "j") step("[data-tile]", 1);
   else if (event.key === "k") step("[data-tile]", -1);
