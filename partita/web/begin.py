@@ -19,6 +19,7 @@ from partita.session_names import check_name, free_name
 from partita.settings import EMBEDDED, Parameters, make_parameters, read_environment
 from partita.web.desk import Desk
 from partita.web.given import ADesk
+from partita.web.labels import by_labels
 from partita.web.rendering import page, session_url
 from partita.web.work import bounds_of
 from storage.errors import PartitaError, SessionExists, UnknownSession, UsageError
@@ -29,6 +30,16 @@ from storage.sessions import list_sessions, load_session
 router = APIRouter()
 _ASKED = ("endpoint", "model", "embed_endpoint", "embed_model", "embed_mode", "policy")
 """Fields that are parameters of the session."""
+_LABELS = {
+    "session": "Name",
+    "endpoint": "Endpoint",
+    "model": "Model",
+    "embed_endpoint": "Embeddings from",
+    "embed_model": "Embedding model",
+    "embed_mode": "Embeddings of",
+    "policy": "Policy",
+    "prompts": "Prompts",
+}
 _VERSIONS = 50
 """Kept versions of prompts that are offered."""
 
@@ -64,9 +75,9 @@ class Order(BaseModel):
         if any("\0" in value for value in self.given().values()):
             raise UsageError("a field holds a NUL, which nothing is called by: remove it")
         if not self.collection:
-            raise UsageError("collection: name a folder of images, or a table, on this machine")
+            raise UsageError("Collection: name a folder of images, or a table, on this machine")
         if not self.criterion:
-            raise UsageError("criterion: say in words what to cluster by, such as suit")
+            raise UsageError("By: say in words what to cluster by, such as suit")
         return make_parameters({name: value for name, value in self.given().items() if name in _ASKED})
 
     @property
@@ -101,7 +112,7 @@ def order(desk: ADesk, order: Annotated[Order, Form()], do: Annotated[str, Form(
             return _form(desk, order, would=_estimate(desk, order))
         named = _begun(desk, order)
     except PartitaError as e:
-        return _form(desk, order, status=400, why=str(e))
+        return _form(desk, order, status=400, why=by_labels(str(e), _LABELS))
     return RedirectResponse(f"/begun/{named}?{urlencode(order.given())}", 303)
 
 

@@ -187,6 +187,11 @@ def test_every_page_in_every_light_and_on_a_telephone(look: str, site: Site, tab
         assert seen["title"].endswith("· Partita") and len(seen["title"]) > len("· Partita")
         assert (sum(map(int, re.findall(r"\d+", seen["paper"])[:3])) < 200) == (look == "dark"), path
     if look == "narrow":
+        tab.goto(f"{site.base}/s/s/corrections")
+        bar = tab.locator(".tabs").bounding_box()
+        current = tab.locator(".tabs [aria-current]").bounding_box()
+        assert bar is not None and current is not None
+        assert bar["height"] < 60 and current["x"] >= 0 and current["x"] + current["width"] <= 390, "one row, scrolled"
         tab.goto(f"{site.base}/s/s")
         tab.locator(".choose input").first.check()
         form = tab.locator("#steer").bounding_box()

@@ -83,6 +83,8 @@ function names(sheet) {
   if (select && options) select.replaceChildren(select.options[0], options.content.cloneNode(true));
 }
 
+document.querySelector(".tabs [aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
+
 // What was just said is told once.
 const address = new URL(location);
 if (address.searchParams.has("said")) {
