@@ -83,7 +83,9 @@ function names(sheet) {
   if (select && options) select.replaceChildren(select.options[0], options.content.cloneNode(true));
 }
 
-document.querySelector(".tabs [aria-current]")?.scrollIntoView({ block: "nearest", inline: "nearest" });
+// On a narrow screen the tabs scroll: the current one is seen.
+const tab = document.querySelector(".tabs [aria-current]");
+if (tab) tab.parentElement.scrollLeft = tab.offsetLeft + tab.offsetWidth - tab.parentElement.clientWidth;
 
 // What was just said is told once.
 const address = new URL(location);
