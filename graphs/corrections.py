@@ -28,7 +28,7 @@ class Correction:
     | split | `items` are a cluster of their own, called `name` |
     | unite | the clusters of `items` and of `others` are one |
     | rename | the cluster of `items` is called `name` |
-    | together | `items` stand in the cluster that holds most of them |
+    | together | `items` stand in the cluster that holds most of them (of equals: see `_gathers`) |
     | apart | `items` that stand where one of `others` stands leave it, and are a cluster of their own |
 
     Items are nodes.
@@ -62,7 +62,8 @@ class _Hands:
     def __init__(self, partition: Partition) -> None:
         self._clusters = [_Cluster(c.name, dict.fromkeys(c.nodes)) for c in partition.clusters]
         self._home = {node: c for c in self._clusters for node in c.nodes}
-        self._placed: set[int] = set()
+        self._placed: dict[int, None] = {}
+        """Nodes that a person placed, the last at the end."""
 
     def do(self, correction: Correction) -> None:
         items = [node for node in dict.fromkeys(correction.items) if node in self._home]
@@ -75,7 +76,7 @@ class _Hands:
                 if there is not None:
                     self._put(items, there)
             case "together":
-                self._put(items, here)
+                self._put(items, self._gathers(items))
             case "split":
                 self._put(items, self._new(correction.name or here.name))
             case "apart":
@@ -95,13 +96,23 @@ class _Hands:
         sure = before.confidence
         if sure is not None:
             sure = {**sure, **dict.fromkeys(self._placed, 1.0)}
-        return Partition(tuple(NamedCluster(c.name, tuple(c.nodes)) for c in left), sure)
+        named = tuple(NamedCluster(c.name, tuple(c.nodes)) for c in left)
+        return Partition(named, sure, frozenset(self._placed))
 
     def _meant(self, nodes: Sequence[int]) -> _Cluster | None:
         """The cluster that holds most of them; of equals the larger, then the one whose member is named first."""
         counts = Counter(id(self._home[node]) for node in nodes)
         homes = list({id(self._home[node]): self._home[node] for node in nodes}.values())
         return max(homes, key=lambda c: (counts[id(c)], len(c.nodes)), default=None)
+
+    def _gathers(self, nodes: Sequence[int]) -> _Cluster:
+        """The cluster that holds most of them; of equals the one in which a person placed one of them last, otherwise
+        that of the first named."""
+        counts = Counter(id(self._home[node]) for node in nodes)
+        most = max(counts.values())
+        equals = [node for node in nodes if counts[id(self._home[node])] == most]
+        placed = [node for node in self._placed if node in equals]
+        return self._home[placed[-1] if placed else equals[0]]
 
     def _new(self, name: str) -> _Cluster:
         taken = {c.name for c in self._clusters if c.nodes}
@@ -118,4 +129,6 @@ class _Hands:
             to.nodes[node] = None
             self._home[node] = to
         if certain:
-            self._placed.update(nodes)
+            for node in nodes:
+                self._placed.pop(node, None)
+                self._placed[node] = None

@@ -39,6 +39,8 @@ class Partition:
     clusters: tuple[NamedCluster, ...]
     confidence: Mapping[int, float] | None = None
     """How probable it is that each node stands where it belongs, where the policy keeps odds."""
+    placed: frozenset[int] = frozenset()
+    """Nodes that a person placed (`graphs.corrections`). Not stored: corrections are."""
 
     def to_bytes(self) -> bytes:
         """As JSON, to be stored with the session."""

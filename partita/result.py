@@ -63,6 +63,8 @@ class Result:
     one."""
     texts: dict[str, str] = field(default_factory=dict, repr=False)
     """What each text says, by the item's name; empty for images. Not part of the JSON."""
+    placed: frozenset[str] = field(default_factory=frozenset, repr=False)
+    """Items that a person placed where they stand. Not part of the JSON."""
 
     @property
     def calls_per_item(self) -> float:
@@ -97,7 +99,7 @@ class Result:
     def to_json(self) -> dict[str, Any]:
         """As CONTRACT 3 prints it."""
         out = asdict(self)
-        del out["texts"]
+        del out["texts"], out["placed"]
         if self.why is None:
             del out["why"]
         if self.progress is None:

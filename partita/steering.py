@@ -99,12 +99,16 @@ class Steering:
 
     def unite(self, clusters: Sequence[int], why: str | None = None) -> int:
         """Make two or more clusters one; it keeps the name of the largest. The id is that of the last of these."""
+        return self.unite_all(clusters, why)[-1]
+
+    def unite_all(self, clusters: Sequence[int], why: str | None = None) -> list[int]:
+        """The same, with the ids of all corrections that it takes: one for each cluster after the first."""
         result = self._result()
         found = [result.cluster(number) for number in dict.fromkeys(clusters)]
         if len(found) < 2:
             raise UsageError("name two clusters, or more")
         first, *rest = found
-        return [self._say("unite", first.items, cluster.items, why=why) for cluster in rest][-1]
+        return [self._say("unite", first.items, cluster.items, why=why) for cluster in rest]
 
     def rename(self, cluster: int, name: str, why: str | None = None) -> int:
         """Call a cluster otherwise."""
@@ -113,7 +117,8 @@ class Steering:
         return self._say("rename", self._result().cluster(cluster).items, name=name, why=why)
 
     def together(self, items: Sequence[str], why: str | None = None) -> int:
-        """Say that items belong together: they stand where most of them do."""
+        """Say that items belong together: they stand where most of them do; where no cluster holds more of them than
+        another, where a person placed one of them last, otherwise where the first of them stands."""
         result, chosen = self._chosen(items, least=2)
         if any(set(chosen) <= set(cluster.items) for cluster in result.clusters):
             raise UsageError(f"{_listed(chosen)} are together already")
@@ -198,7 +203,11 @@ def _nodes(items: Sequence[str], node: Mapping[str, int]) -> list[int]:
 
 
 def _name(name: str | None) -> str | None:
-    return None if name is None or not name.strip() else storable(" ".join(name.split()))[:LONGEST]
+    if name is None or not (words := storable(" ".join(name.split()))):
+        return None
+    if len(words) > LONGEST:
+        raise UsageError(f"the name has {len(words)} characters: give one of up to {LONGEST}")
+    return words
 
 
 def _listed(items: Sequence[str]) -> str:

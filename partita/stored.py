@@ -68,6 +68,7 @@ def result_of(db: Database, name: str, found: Partition | None = None) -> Result
         corrections=len(hands) if found.clusters else 0,
         progress=record.progress if status == "running" else None,
         texts={row.name: row.text for row in rows if row.text is not None},
+        placed=frozenset(name for node in partition.placed for name in names[node]),
     )
 
 

@@ -51,7 +51,7 @@ def command(context: click.Context, session: str, db: str) -> None:
 def move(session: Session, items: tuple[str, ...], to: int, why: str | None) -> None:
     """Put items into another cluster."""
     with session.steering() as hands:
-        _done(hands.move(items, to, why))
+        _done(session, hands.move(items, to, why))
 
 
 @command.command("split")
@@ -62,7 +62,7 @@ def move(session: Session, items: tuple[str, ...], to: int, why: str | None) -> 
 def split(session: Session, items: tuple[str, ...], name: str | None, why: str | None) -> None:
     """Make items a cluster of their own."""
     with session.steering() as hands:
-        _done(hands.split(items, name, why))
+        _done(session, hands.split(items, name, why))
 
 
 @command.command("unite")
@@ -72,7 +72,8 @@ def split(session: Session, items: tuple[str, ...], name: str | None, why: str |
 def unite(session: Session, clusters: tuple[int, ...], why: str | None) -> None:
     """Make clusters one."""
     with session.steering() as hands:
-        _done(hands.unite(clusters, why))
+        for number in hands.unite_all(clusters, why):
+            _done(session, number)
 
 
 @command.command("rename")
@@ -83,7 +84,7 @@ def unite(session: Session, clusters: tuple[int, ...], why: str | None) -> None:
 def rename(session: Session, cluster: int, name: str, why: str | None) -> None:
     """Call a cluster otherwise."""
     with session.steering() as hands:
-        _done(hands.rename(cluster, name, why))
+        _done(session, hands.rename(cluster, name, why))
 
 
 @command.command("together")
@@ -91,9 +92,12 @@ def rename(session: Session, cluster: int, name: str, why: str | None) -> None:
 @_why
 @click.pass_obj
 def together(session: Session, items: tuple[str, ...], why: str | None) -> None:
-    """Say that items belong together."""
+    """Say that items belong together.
+
+    They go where most of them stand; of equals, where you placed one of them last, otherwise where the first stands.
+    """
     with session.steering() as hands:
-        _done(hands.together(items, why))
+        _done(session, hands.together(items, why))
 
 
 @command.command("apart")
@@ -104,7 +108,7 @@ def together(session: Session, items: tuple[str, ...], why: str | None) -> None:
 def apart(session: Session, items: tuple[str, ...], others: tuple[str, ...], why: str | None) -> None:
     """Say that items don't belong with others."""
     with session.steering() as hands:
-        _done(hands.apart(items, others, why))
+        _done(session, hands.apart(items, others, why))
 
 
 @command.command("undo")
@@ -144,5 +148,5 @@ def _print(console: Console, told: list[Told]) -> None:
     console.print(table)
 
 
-def _done(number: int) -> None:
-    click.echo(f"stored as correction {number}; `partita correct SESSION undo {number}` takes it back", err=True)
+def _done(session: Session, number: int) -> None:
+    click.echo(f"stored as correction {number}; `partita correct {session.name} undo {number}` takes it back", err=True)

@@ -19,6 +19,7 @@ from partita.session_names import check_name, free_name
 from partita.settings import EMBEDDED, Parameters, make_parameters, read_environment
 from partita.web.desk import Desk
 from partita.web.given import ADesk
+from partita.web.labels import by_labels
 from partita.web.rendering import page, session_url
 from partita.web.work import bounds_of
 from storage.errors import PartitaError, SessionExists, UnknownSession, UsageError
@@ -29,6 +30,16 @@ from storage.sessions import list_sessions, load_session
 router = APIRouter()
 _ASKED = ("endpoint", "model", "embed_endpoint", "embed_model", "embed_mode", "policy")
 """Fields that are parameters of the session."""
+_LABELS = {
+    "session": "Name",
+    "endpoint": "Endpoint",
+    "model": "Model",
+    "embed_endpoint": "Embeddings from",
+    "embed_model": "Embedding model",
+    "embed_mode": "Embeddings of",
+    "policy": "Policy",
+    "prompts": "Prompts",
+}
 _VERSIONS = 50
 """Kept versions of prompts that are offered."""
 
@@ -64,18 +75,25 @@ class Order(BaseModel):
         if any("\0" in value for value in self.given().values()):
             raise UsageError("a field holds a NUL, which nothing is called by: remove it")
         if not self.collection:
-            raise UsageError("collection: name a folder of images, or a table, on this machine")
+            raise UsageError("Collection: name a folder of images, or a table, on this machine")
         if not self.criterion:
-            raise UsageError("criterion: say in words what to cluster by, such as suit")
+            raise UsageError("By: say in words what to cluster by, such as suit")
         return make_parameters({name: value for name, value in self.given().items() if name in _ASKED})
 
     @property
     def folder(self) -> Path:
-        """The collection's path."""
+        """The collection's path.
+
+        Raises:
+            UsageError: nothing is there.
+        """
         try:
-            return Path(self.collection).expanduser()
+            path = Path(self.collection).expanduser()
         except RuntimeError:
             raise UsageError(f"{self.collection}: there is no such user's home; give the whole path") from None
+        if not path.exists():
+            raise UsageError(f"{path}: there is no such folder or file on this machine")
+        return path
 
 
 @router.get("/new")
@@ -94,7 +112,7 @@ def order(desk: ADesk, order: Annotated[Order, Form()], do: Annotated[str, Form(
             return _form(desk, order, would=_estimate(desk, order))
         named = _begun(desk, order)
     except PartitaError as e:
-        return _form(desk, order, status=400, why=str(e))
+        return _form(desk, order, status=400, why=by_labels(str(e), _LABELS))
     return RedirectResponse(f"/begun/{named}?{urlencode(order.given())}", 303)
 
 
@@ -129,9 +147,9 @@ def _form(
 
 def _estimate(desk: Desk, order: Order) -> Estimate:
     parameters, bounds = order.parameters(), bounds_of(order.max_calls, order.max_cost)
-    prompts = choose(desk.db, order.criterion, order.prompts or None).prompts
+    folder, prompts = order.folder, choose(desk.db, order.criterion, order.prompts or None).prompts
     check_built_in(parameters, order.criterion)
-    found = scan(order.folder)
+    found = scan(folder)
     check_kind(parameters, found)
     took = measured(desk.db, parameters)
     return expected(found, prompts, parameters, desk.prices, took, max_calls=bounds.max_calls, max_cost=bounds.max_cost)
@@ -140,10 +158,9 @@ def _estimate(desk: Desk, order: Order) -> Estimate:
 def _begun(desk: Desk, order: Order) -> str:
     """Start what was ordered, after what can be checked at once; the session's name."""
     parameters, bounds = order.parameters(), bounds_of(order.max_calls, order.max_cost)
+    folder = order.folder
     choose(desk.db, order.criterion, order.prompts or None)
     check_built_in(parameters, order.criterion)
-    if not order.folder.exists():
-        raise UsageError(f"{order.folder}: there is no such folder or file on this machine")
     taken = {session.name for session in list_sessions(desk.db)}
     named = check_name(order.session) if order.session else free_name(order.criterion, taken)
     if named in taken:
@@ -151,5 +168,5 @@ def _begun(desk: Desk, order: Order) -> str:
     asked = [f"--{name.replace('_', '-')}={value}" for name, value in order.given().items() if name in _ASKED]
     if order.prompts:
         asked.append(f"--prompts={order.prompts}")
-    words = [f"--by={order.criterion}", *asked, *bounds.options, "--", str(order.folder)]
+    words = [f"--by={order.criterion}", *asked, *bounds.options, "--", str(folder)]
     return desk.work.begin(named, words)

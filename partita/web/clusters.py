@@ -13,6 +13,7 @@ from partita.web.desk import Desk, Seen
 from partita.web.given import ADesk, SomePictures
 from partita.web.pictures import AS_ASKED, SIDES, SMALL_QUALITY
 from partita.web.rendering import page, tiles
+from partita.web.said import SaidLine
 from storage import corrections
 from storage.errors import CollectionError, UsageError
 from storage.sessions import load_session
@@ -27,9 +28,9 @@ MORE = 120
 
 
 @router.get("/s/{name}")
-def session(name: str, desk: ADesk, start: int = 0) -> Response:
+def session(name: str, desk: ADesk, said: SaidLine, start: int = 0) -> Response:
     """The clusters, the largest first."""
-    return page("session", **head(desk, name), **_clusters(desk.seen(name), start), tab="clusters")
+    return page("session", **head(desk, name), **_clusters(desk.seen(name), start), tab="clusters", said=said)
 
 
 @router.get("/s/{name}/sheet")
@@ -46,12 +47,12 @@ def live(name: str, desk: ADesk) -> Response:
 
 
 @router.get("/s/{name}/c/{number}")
-def cluster(name: str, number: int, desk: ADesk, start: int = 0) -> Response:
+def cluster(name: str, number: int, desk: ADesk, said: SaidLine, start: int = 0) -> Response:
     """One cluster with all its items."""
     seen = desk.seen(name)
     shown = seen.result.cluster(number)
     return page("cluster", **head(desk, name), **_part(seen, shown.items, start), cluster=shown, tab="clusters",
-                others=seen.result.clusters)  # fmt: skip
+                said=said, others=seen.result.clusters)  # fmt: skip
 
 
 @router.get("/s/{name}/c/{number}/more")
@@ -63,11 +64,11 @@ def more(name: str, number: int, desk: ADesk, start: int = 0) -> Response:
 
 
 @router.get("/s/{name}/doubts")
-def doubts(name: str, desk: ADesk, start: int = 0) -> Response:
+def doubts(name: str, desk: ADesk, said: SaidLine, start: int = 0) -> Response:
     """All items, the least certain first."""
     seen = desk.seen(name)
     return page("doubts", **head(desk, name), **_part(seen, _doubtful(seen), start), tab="doubts",
-                others=seen.result.clusters)  # fmt: skip
+                said=said, others=seen.result.clusters)  # fmt: skip
 
 
 @router.get("/s/{name}/doubts/more")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
+import uuid
+from array import array
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +20,7 @@ from partita.prices import Prices
 from partita.result import ClusterResult, Result
 from partita.spend import Amount, Spend, amount_of, spend_of
 from partita.stored import found_by_agents, result_of, status_now
+from partita.web.earlier import Earlier
 from partita.web.embeddings import Embeddings
 from partita.web.jobs import Jobs
 from partita.web.maps import Maps
@@ -41,8 +44,6 @@ _LISTED = 200
 """Sessions whose counts of calls, and what they took, stay in memory."""
 _TRIES = 3
 """Readings of a session whose clusters change while they are read."""
-_UNSETTLED = "?"
-"""The stamp of clusters of which it isn't known whether they are still the same: no correction goes by it."""
 _RESTS = 8
 """What a running session has spent is added up again after so many times the time that it took."""
 
@@ -83,6 +84,11 @@ class Seen:
         return {item: (c, at) for c in self.result.clusters for at, item in enumerate(c.items)}
 
     @cached_property
+    def places(self) -> Sequence[int]:
+        """The number of the cluster in which the item of each row stands; 0 where it stands in none."""
+        return array("i", (self.place[row.name][0].id if row.name in self.place else 0 for row in self.rows))
+
+    @cached_property
     def node(self) -> Mapping[str, int]:
         """The node of each item, by name."""
         return {row.name: row.node for row in self.rows if row.node is not None}
@@ -110,11 +116,16 @@ class Seen:
         raise UsageError(f"session {self.record.name!r} has no item {number}")
 
     def sure(self, item: str) -> float | None:
-        """How probable it is that an item belongs where it stands, where that is known."""
-        if item not in self.place:
+        """How probable it is by the session's odds that an item belongs where it stands; None where that isn't known,
+        or a person placed it."""
+        if item not in self.place or item in self.result.placed:
             return None
         cluster, at = self.place[item]
         return None if cluster.confidence is None else cluster.confidence[at]
+
+    def least(self, cluster: ClusterResult) -> float | None:
+        """How sure the least certain of a cluster's items is, of those that have odds (`sure`)."""
+        return min((sure for item in cluster.items if (sure := self.sure(item)) is not None), default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +182,7 @@ class Desk:
         self.jobs = Jobs()
         self.embeddings = Embeddings(db)
         self.maps = Maps(db, self.embeddings)
+        self.earlier = Earlier()
         self._seen: _Kept[Seen] = _Kept(_KEPT)
         self._spends: _Kept[tuple[Spend, float]] = _Kept(_KEPT)
         self._tallies: _Kept[dict[str, int]] = _Kept(_LISTED)
@@ -191,8 +203,11 @@ class Desk:
             read = self._read(record, stamp)
             # Other clusters may have been stored between the two: their numbers must not go by the older ones' stamp.
             if (self.partition(record.id) or "") == stamp.partition:
+                if read.result.clusters:
+                    self.earlier.keep(record.id, stamp.partition, read.places)
                 return self._seen.keep(record.id, stamp, read)
-        return replace(read, partition=_UNSETTLED)
+        # A stamp of its own for clusters of which it isn't known whether they are still the same.
+        return replace(read, partition=f"?{uuid.uuid4()}")
 
     def item(self, name: str, number: int) -> tuple[SessionRecord, Path, Item | None]:
         """A session, the folder of its collection and one of its items, for what needs nothing else; None for an item

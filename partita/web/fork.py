@@ -17,6 +17,7 @@ from partita.session_names import check_name
 from partita.web.clusters import head
 from partita.web.desk import Desk
 from partita.web.given import ADesk
+from partita.web.labels import by_labels
 from partita.web.rendering import page, session_url
 from partita.web.work import bounds_of
 from storage.database import Database
@@ -27,6 +28,7 @@ from storage.sessions import SessionRecord, list_sessions, load_session
 router = APIRouter()
 _WHERE = "prompts"
 """What the text is called in errors."""
+_LABELS = {"session": "name of the new session"}
 _VERSIONS = 50
 """Kept versions that are offered."""
 _one_at_a_time = threading.Lock()
@@ -64,7 +66,7 @@ def ordered(
                 made = fork(desk.db, record.name, chosen, session=named)
                 desk.work.resume(named, bounds, note=f"Forked from {record.name}: {made.line()}")
     except PartitaError as e:
-        return _page(desk, record, text, session, status=400, why=str(e), **kept)
+        return _page(desk, record, text, session, status=400, why=by_labels(str(e), _LABELS), **kept)
     return RedirectResponse(session_url(named), 303)
 
 

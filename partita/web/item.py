@@ -13,6 +13,7 @@ from partita.web.clusters import head
 from partita.web.desk import Desk, Seen
 from partita.web.given import ADesk
 from partita.web.rendering import AS_SHOWN, LARGE, MIDDLE, SMALL, Tile, page, session_url, tile, tiles
+from partita.web.said import SaidLine
 from storage.calls import KINDS, TOLD, Call, Wanted, calls
 
 router = APIRouter()
@@ -37,7 +38,7 @@ class Step:
 
 
 @router.get("/s/{name}/i/{number}")
-def item(name: str, number: int, desk: ADesk, start: int = 0) -> Response:
+def item(name: str, number: int, desk: ADesk, said: SaidLine, start: int = 0) -> Response:
     """One item."""
     seen = desk.seen(name)
     row = seen.item(number)
@@ -60,6 +61,7 @@ def item(name: str, number: int, desk: ADesk, start: int = 0) -> Response:
         if row.node is not None
         else [],
         others=seen.result.clusters,
+        said=said,
     )
 
 

@@ -45,7 +45,9 @@ class Tile:
     called: str
     """The cluster's name; empty where it stands in none."""
     sure: float | None
-    """How probable it is that it belongs where it stands."""
+    """How probable it is that it belongs where it stands; None where a person placed it."""
+    placed: bool
+    """Whether a person placed it."""
 
 
 def page(template: str, status: int = 200, **given: Any) -> HTMLResponse:
@@ -100,6 +102,7 @@ def tile(seen: Seen, name: str, side: int | str = SMALL) -> Tile:
         None if cluster is None else cluster.id,
         "" if cluster is None else cluster.name,
         seen.sure(name),
+        name in seen.result.placed,
     )
 
 

@@ -59,6 +59,19 @@ def test_together_and_apart() -> None:
     assert sets(corrected(SUITS, [Correction("apart", (0,), (0, 4))])) == sets(SUITS)
 
 
+def test_together_of_equals_goes_by_what_a_person_placed_last_and_by_the_first_named() -> None:
+    assert sets(corrected(SUITS, [Correction("together", (7, 0))]))["clubs"] == {7, 8, 0}
+    placed = Correction("move", (3,), (7,))
+    assert sets(corrected(SUITS, [placed, Correction("together", (0, 3))]))["clubs"] == {3, 7, 8, 0}
+    both = [Correction("split", (0,), name="own"), placed]
+    assert sets(corrected(SUITS, [*both, Correction("together", (0, 3))]))["clubs"] == {3, 7, 8, 0}
+    assert sets(corrected(SUITS, [*both, Correction("move", (0,), (4,)), Correction("together", (3, 0))])) == {
+        "spades": {4, 5, 6, 0, 3}, "hearts": {1, 2}, "clubs": {7, 8},
+    }  # fmt: skip
+    # What a person placed counts among equals only.
+    assert sets(corrected(SUITS, [placed, Correction("together", (3, 0, 1))]))["hearts"] == {0, 1, 2, 3}
+
+
 def test_what_is_no_longer_there_is_left_out() -> None:
     assert sets(corrected(SUITS, [Correction("move", (99,), (0,)), Correction("move", (0,), (99,))])) == sets(SUITS)
 

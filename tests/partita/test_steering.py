@@ -39,7 +39,7 @@ def test_a_word_holds_is_listed_and_taken_back(any_cli, truth, tmp_path):
     one, other = first["items"][0], second["items"][0]
 
     told = cli("correct", "s", "move", one, "--to", second["id"], "--why", "it leans left\x1b[31m")
-    assert told.code == 0 and "correction" in told.err
+    assert told.code == 0 and "`partita correct s undo " in told.err
     moved = cli("show", "s", "--json").json
     assert moved["corrections"] == 1
     holder = next(c for c in moved["clusters"] if other in c["items"])
@@ -117,6 +117,8 @@ def test_what_can_not_be_done_says_why_and_stores_nothing(cli, truth, tmp_path):
         (("unite", 1), "two clusters"),
         (("unite", 1, 99), "has no cluster 99"),
         (("rename", 1, "  "), "empty"),
+        (("rename", 1, "n" * 201), "the name has 201 characters: give one of up to 200"),
+        (("split", inside[0], "--name", "n" * 201), "201 characters"),
         (("together", inside[0]), "two items"),
         (("together", *inside), "together already"),
         (("apart", inside[0], "--from", inside[0]), "not apart from itself"),

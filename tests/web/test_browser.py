@@ -187,6 +187,11 @@ def test_every_page_in_every_light_and_on_a_telephone(look: str, site: Site, tab
         assert seen["title"].endswith("· Partita") and len(seen["title"]) > len("· Partita")
         assert (sum(map(int, re.findall(r"\d+", seen["paper"])[:3])) < 200) == (look == "dark"), path
     if look == "narrow":
+        tab.goto(f"{site.base}/s/s/corrections")
+        bar = tab.locator(".tabs").bounding_box()
+        current = tab.locator(".tabs [aria-current]").bounding_box()
+        assert bar is not None and current is not None
+        assert bar["height"] < 60 and current["x"] >= 0 and current["x"] + current["width"] <= 390, "one row, scrolled"
         tab.goto(f"{site.base}/s/s")
         tab.locator(".choose input").first.check()
         form = tab.locator("#steer").bounding_box()
@@ -257,7 +262,7 @@ def test_by_mouse(site: Site, tabs: Tabs) -> None:
     tab.locator("#steer").get_by_label("cluster").select_option(str(other.id))
     tab.get_by_label("why").fill("they lean left")
     send(tab, move)
-    assert tab.url == f"{site.base}/s/s"
+    tab.wait_for_url(f"{site.base}/s/s")
     assert set(one.items[:2]) <= standing(site.db)[other.name]
 
     choose(tab, *one.items[2:4])
@@ -331,6 +336,13 @@ def test_by_keys(site: Site, tabs: Tabs) -> None:
     for key in ("j", "x", "m"):
         press(key)
     assert tab.evaluate("document.activeElement.name") == "to", "at once, however many pictures stand between"
+    press("Escape")
+    assert tab.evaluate("document.activeElement.closest('.tile') !== null"), "back at the picture"
+    assert tab.locator(":checked[form=steer]").count() == 1
+    press("Escape")
+    assert tab.locator(":checked[form=steer]").count() == 0
+    for key in ("x", "m"):
+        press(key)
     tab.locator("#steer [name=called]").focus()
     tab.keyboard.type("by itself")
     with tab.expect_navigation():
@@ -362,9 +374,91 @@ def test_together_and_not_with_these(site: Site, tabs: Tabs) -> None:
     assert any(held < now for now in clusters(site.db))
 
 
-def test_a_page_that_is_older_than_the_clusters_does_nothing(site: Site, tabs: Tabs) -> None:
+def test_what_was_done_is_said_and_undone_on_the_spot(site: Site, tabs: Tabs) -> None:
+    before = clusters(site.db)
+    first, second, third, *_, last = result_of(site.db, "s").clusters
     tab = open_session(tabs, site)
+    line = tab.locator(".said-line")
+    choose(tab, *first.items[:2])
+    tab.locator("#steer").get_by_label("cluster").select_option(str(second.id))
+    send(tab, tab.get_by_role("button", name="Move there"))
+    assert line.inner_text().startswith(f"Moved 2 items to “{second.name}” ({second.size + 2} items)")
+    assert line.get_by_role("link").get_attribute("href") == "/s/s/c/1", "the largest by now"
+    tab.reload()
+    assert line.count() == 0, "it is told once"
+    choose(tab, *first.items[2:4])
+    tab.get_by_label("new name").fill("<b>two</b>")
+    send(tab, tab.get_by_role("button", name="Split off"))
+    assert line.inner_text().startswith("Split off 2 items as “<b>two</b>”")
+    line.get_by_role("link").click()
+    assert tab.locator("#cluster-title").inner_text() == "<b>two</b>"
+    tab.get_by_label("Call it").fill("pair")
+    send(tab, tab.get_by_role("button", name="Rename"))
+    assert line.inner_text().startswith("Renamed a cluster: it is now “pair”")
+    send(tab, line.get_by_role("button", name="Undo"))
+    assert "Taken back: call the cluster" in line.inner_text()
+    assert tab.locator("#cluster-title").inner_text() == "<b>two</b>"
+    send(tab, line.get_by_role("button", name="Bring back"))
+    assert (
+        "Brought back: call the cluster" in line.inner_text() and tab.locator("#cluster-title").inner_text() == "pair"
+    )
+
+    # Of three that were united at once, none is left over.
+    now = clusters(site.db)
+    tab = open_session(tabs, site)
+    for name in (second.name, third.name, last.name):
+        tab.locator(f".cluster:has(bdi:text-is('{name}'))").get_by_label("unite").check()
+    send(tab, tab.get_by_role("button", name="Unite clusters"))
+    assert tab.locator(".said-line").inner_text().startswith("United 3 clusters in “")
+    send(tab, tab.locator(".said-line").get_by_role("button", name="Undo"))
+    assert clusters(site.db) == now != before
+    # What is said is looked up: an address alone says nothing.
+    for address in ("/s/s?said=999999", "/s/s?said=1", f"/s/s?said={'9' * 30}"):
+        tab.goto(f"{site.base}{address}")
+        assert tab.locator(".said-line").count() == 0 and tab.locator(".cluster").count() > 3
+
+
+def test_what_a_person_placed_is_told_apart_from_odds(site: Site, tabs: Tabs) -> None:
+    first, second, *_ = result_of(site.db, "s").clusters
+    moved = first.items[0]
+    with site.client() as client:
+        number = re.search(r'value="(\d+)" form="steer" aria-label="choose ' + moved, client.get("/s/s").text)
+        assert number is not None
+        client.post("/s/s/correct", data={"did": "move", "item": number[1], "to": str(second.id)}).raise_for_status()
+        assert "100 %" not in client.get(f"/s/s/i/{number[1]}").text.partition("How it came to its place")[0]
+    tab = open_session(tabs, site)
+    mark = tab.get_by_role("img", name="placed by a person")
+    assert mark.count() == 1 and mark.is_visible()
+    tab.locator(f'.tile:has(img[alt^="{moved}"])').filter(has=mark).get_by_role("link").click()
+    assert f"Stands in {second.name}, placed by a person." in tab.locator(".facts-of").inner_text()
+    tab.get_by_role("link", name="Least certain").click()
+    assert tab.locator(".under", has_text="by a person").count() == 1
+    choose(tab, moved)
+    tab.get_by_label("new name").fill("alone")
+    send(tab, tab.get_by_role("button", name="Split off"))
+    tab.goto(f"{site.base}/s/s")
+    assert "least certain" not in tab.locator(".cluster", has_text="alone").inner_text()
+
+
+def test_a_page_of_a_cluster_leads_to_where_it_is_by_now(site: Site, tabs: Tabs) -> None:
+    *_, last = result_of(site.db, "s").clusters
+    tab = open_session(tabs, site, f"/c/{last.id}")
+    choose(tab, *last.items[:-1])
+    tab.locator("#steer").get_by_label("cluster").select_option("1")
+    send(tab, tab.get_by_role("button", name="Move there"))
+    assert tab.locator(".said-line").is_visible() and tab.locator(".cluster").count() == 5, "it was all but taken apart"
+    send(tab, tab.locator(".said-line").get_by_role("button", name="Undo"))
     first = result_of(site.db, "s").clusters[0]
+    tab.goto(f"{site.base}/s/s/c/1")
+    choose(tab, *first.items[:4])
+    tab.locator("#steer").get_by_label("cluster").select_option("2")
+    send(tab, tab.get_by_role("button", name="Move there"))
+    assert tab.locator("#cluster-title").inner_text() == first.name and not tab.url.endswith("/c/1")
+
+
+def test_a_page_that_is_older_than_the_clusters_hits_no_other(site: Site, tabs: Tabs) -> None:
+    first, _, third, *_ = result_of(site.db, "s").clusters
+    tab = open_session(tabs, site)
     choose(tab, first.items[0])
     with site.client() as client:
         client.post("/s/s/correct", data={"did": "unite", "cluster": ["1", "2"]}).raise_for_status()
@@ -373,6 +467,49 @@ def test_a_page_that_is_older_than_the_clusters_does_nothing(site: Site, tabs: T
     send(tab, tab.get_by_role("button", name="Move there"))
     assert "nothing was done" in tab.locator("main").inner_text()
     assert clusters(site.db) == now
+
+    # What is plainly there still is found, whatever its number is by now; and who only names items needs none.
+    tab = open_session(tabs, site)
+    choose(tab, first.items[0])
+    shown = tab.locator("#steer [name=to] option", has_text=third.name).get_attribute("value")
+    with site.client() as client:
+        client.post("/s/s/correct", data={"did": "split", "item": "0", "called": "small"}).raise_for_status()
+        client.post("/s/s/correct", data={"did": "unite", "cluster": ["3", "4"]}).raise_for_status()
+        client.post("/s/s/undo").raise_for_status()
+    tab.locator("#steer").get_by_label("cluster").select_option(shown)
+    send(tab, tab.get_by_role("button", name="Move there"))
+    assert first.items[0] in standing(site.db)[third.name]
+    tabs.wrong = [said for said in tabs.wrong if "400" not in said]  # as it should be
+
+
+def test_back_from_a_refusal_the_same_pictures_are_chosen(site: Site, tabs: Tabs) -> None:
+    come_to(site.db, "a", "b", "c")
+    tab = open_session(tabs, site)
+    picked = [
+        seen.get_attribute("alt").partition(",")[0] for seen in tab.locator(".cluster").nth(1).locator("img").all()
+    ]
+    choose(tab, picked[1], picked[3])
+    tab.locator("#steer").get_by_label("cluster").select_option(label="3 · c (20)")
+    tab.get_by_label("why").fill("they lean left")
+    come_to(site.db, "e", "f")
+    send(tab, tab.get_by_role("button", name="Move there"))
+    assert "nothing was done" in tab.locator("main").inner_text()
+    tab.go_back()
+    tab.locator(".cluster h2", has_text="e").wait_for()
+    assert tab.locator("[data-chosen]").inner_text() == "2 items chosen" and tab.locator("#steer").is_visible()
+    chosen = tab.locator(".tile:has(:checked) img").evaluate_all("(all) => all.map((one) => one.alt.split(',')[0])")
+    assert set(chosen) == {picked[1], picked[3]}
+    # A number that means another cluster on the page as it is now is not chosen by itself.
+    assert (
+        tab.locator("#steer [name=to]").input_value() == ""
+        and tab.get_by_label("why").input_value() == "they lean left"
+    )
+    assert tab.get_by_role("button", name="Move there").is_disabled()
+    stamp = tab.locator("#sheet").get_attribute("data-partition")
+    assert tab.locator("#steer [name=partition]").input_value() == stamp
+    tab.locator("#steer").get_by_label("cluster").select_option("2")
+    send(tab, tab.get_by_role("button", name="Move there"))
+    assert set(chosen) <= standing(site.db)["f"]
     tabs.wrong = [said for said in tabs.wrong if "400" not in said]  # as it should be
 
 
@@ -500,10 +637,13 @@ def at_work(db: Database) -> Iterator[None]:
 
 def come_to(db: Database, *names: str) -> None:
     """The agents of the session come to clusters of these names, each of so many items."""
-    record = load_session(db, "s")
-    found = [tuple(range(60))[at :: len(names)] for at in range(len(names))]
-    named = tuple(NamedCluster(name, nodes) for name, nodes in zip(names, found, strict=True))
-    artefacts.put(db, record.id, PARTITION, Partition(named).to_bytes())
+    come_to_these(db, {name: tuple(range(at, 60, len(names))) for at, name in enumerate(names)})
+
+
+def come_to_these(db: Database, found: dict[str, tuple[int, ...]]) -> None:
+    """The agents of the session come to these clusters of nodes."""
+    named = tuple(NamedCluster(name, nodes) for name, nodes in found.items())
+    artefacts.put(db, load_session(db, "s").id, PARTITION, Partition(named).to_bytes())
 
 
 def test_who_is_choosing_is_not_disturbed(site: Site, tabs: Tabs) -> None:
@@ -537,6 +677,36 @@ def test_who_is_choosing_is_not_disturbed(site: Site, tabs: Tabs) -> None:
         tab.locator("#steer").get_by_label("cluster").select_option("2")
         send(tab, tab.get_by_role("button", name="Move there"))
         assert [c.size for c in result_of(site.db, "s").clusters] == [31, 29]
+
+
+def test_a_running_session_is_corrected_while_its_clusters_change(site: Site, tabs: Tabs) -> None:
+    def shown_first(tab: Page, many: int) -> list[str]:
+        pictures = tab.locator(".cluster").first.locator("img").evaluate_all("(all) => all.map((one) => one.alt)")
+        return [alt.partition(",")[0] for alt in pictures[:many]]
+
+    with at_work(site.db):
+        come_to(site.db, "a", "b", "c")  # 1, 4, 7 ... stand in b
+        tab = open_session(tabs, site)
+        moved = shown_first(tab, 2)
+        choose(tab, *moved)
+        told = tab.locator("#live").get_attribute("data-partition")
+        come_to_these(site.db, {"others": tuple(at for at in range(60) if at % 3 != 1), "b": tuple(range(1, 60, 3))})
+        tab.wait_for_function("(old) => document.querySelector('#live').dataset.partition != old", arg=told)
+        come_to_these(
+            site.db, {"b now": tuple(range(1, 60, 3)), "others": tuple(at for at in range(60) if at % 3 != 1)}
+        )
+        tab.locator("#steer").get_by_label("cluster").select_option(label="2 · b (20)")
+        send(tab, tab.get_by_role("button", name="Move there"))
+        assert set(moved) <= standing(site.db)["b now"]
+
+        chosen = shown_first(tab, 3)
+        choose(tab, *chosen)
+        told = tab.locator("#live").get_attribute("data-partition")
+        come_to(site.db, "d", "e")
+        tab.wait_for_function("(old) => document.querySelector('#live').dataset.partition != old", arg=told)
+        tab.get_by_label("new name").fill("by hand")
+        send(tab, tab.get_by_role("button", name="Split off"))
+        assert standing(site.db)["by hand"] == set(chosen)
 
 
 def test_a_server_that_is_gone_is_told(finished: Finished, tmp_path: Path, tabs: Tabs) -> None:

@@ -286,7 +286,9 @@ def test_an_order_that_can_not_be_begun_keeps_its_fields(site, truth, tmp_path):
         ({"collection": str(tmp_path / "none")}, "no such folder"), ({"collection": "--help"}, "no such folder"),
         ({"endpoint": "ftp://x"}, "no http(s) URL"), ({"endpoint": "http://me:pw@host/v1"}, "holds a user name"),
         ({"endpoint": "http://host/v1?api_key=sk"}, "has a query"),
-        ({"endpoint": ""}, "built-in model can"), ({"session": "a b"}, "letters, digits"),
+        ({"endpoint": ""}, "built-in model can"), ({"session": "a b"}, "“Name” &#39;a b&#39;: use up to"),
+        ({"endpoint": "", "collection": str(tmp_path / "none")}, "no such folder"),
+        ({"endpoint": "", "criterion": "pose"}, "name a model with “Endpoint” (any"),
         ({"max_cost": "much"}, "USD"), ({"model": "a\0b"}, "NUL"), ({"prompts": "no-such"}, "no prompt set"),
     ):  # fmt: skip
         page = site.post("/new", 400, do="run", **(order | changes)).text

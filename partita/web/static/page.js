@@ -83,9 +83,21 @@ function names(sheet) {
   if (select && options) select.replaceChildren(select.options[0], options.content.cloneNode(true));
 }
 
+// On a narrow screen the tabs scroll: the current one is seen.
+const tab = document.querySelector(".tabs [aria-current]");
+if (tab) tab.parentElement.scrollLeft = tab.offsetLeft + tab.offsetWidth - tab.parentElement.clientWidth;
+
+// What was just said is told once.
+const address = new URL(location);
+if (address.searchParams.has("said")) {
+  address.searchParams.delete("said");
+  history.replaceState(history.state, "", address);
+}
+
 // -- choosing and correcting ----------------------------------------------------------------------------------------
 
 const form = document.getElementById("steer");
+const WORDS = ["called", "why"];
 
 function chosen(kind) {
   return [...document.querySelectorAll(`input[form=steer]:checked`)].filter((box) => !kind || box.name === kind);
@@ -96,16 +108,18 @@ function tell() {
   const items = chosen("item").length, clusters = chosen("cluster").length;
   form.classList.toggle("open", items + clusters > 0);
   document.body.classList.toggle("choosing", items > 0);
-  const words = [];
-  if (items) words.push(`${items} item${items > 1 ? "s" : ""}`);
-  if (clusters) words.push(`${clusters} cluster${clusters > 1 ? "s" : ""}`);
-  form.querySelector("[data-chosen]").textContent = `${words.join(", ") || "nothing"} chosen`;
+  const told = [];
+  if (items) told.push(`${items} item${items > 1 ? "s" : ""}`);
+  if (clusters) told.push(`${clusters} cluster${clusters > 1 ? "s" : ""}`);
+  form.querySelector("[data-chosen]").textContent = `${told.join(", ") || "nothing"} chosen`;
   for (const button of form.querySelectorAll("[data-needs]")) {
     const there = button.dataset.needs === "item" ? items : clusters;
     const least = ["together", "unite"].includes(button.value) ? 2 : 1;
     const aims = ["move", "apart"].includes(button.value) && !form.elements.to.value;
     button.disabled = there < least || aims;
   }
+  const words = Object.fromEntries(WORDS.map((name) => [name, form.elements[name].value]));
+  history.replaceState({ items: chosen("item").map((box) => box.value), ...words }, "");
 }
 document.addEventListener("change", (event) => {
   if (!form || event.target.form !== form) return;
@@ -121,7 +135,12 @@ if (form) {
     event.preventDefault();
     form.querySelector("[value=split]:enabled")?.click();
   });
+  // Back at the page the same pictures are chosen, wherever they stand by now: browsers would go by the order of boxes.
+  const { items = [], ...words } = history.state ?? {};
+  for (const box of document.querySelectorAll("input[form=steer][name=item]")) box.checked = items.includes(box.value);
+  for (const name of WORDS) form.elements[name].value = words[name] ?? "";
   tell();
+  addEventListener("pageshow", tell);
 }
 
 // -- more pictures --------------------------------------------------------------------------------------------------
@@ -175,7 +194,18 @@ function step(selector, by) {
   target.focus();
   next.scrollIntoView({ block: "nearest" });
 }
+// Esc leaves the form for the picture that had the focus; the next one chooses none.
+let looked = null;
+document.addEventListener("focusin", (event) => {
+  if (event.target.closest(".tile")) looked = event.target.closest(".tile").querySelector("a").getAttribute("href");
+});
 document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && form?.contains(event.target)) {
+    event.target.blur();
+    if (looked) document.querySelector(`.tile a[href="${CSS.escape(looked)}"]`)?.focus({ preventScroll: true });
+    event.preventDefault();
+    return;
+  }
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input:not([type=checkbox]), select, textarea, dialog")) return;
   if (event.key === "j") step("[data-tile]", 1);
   else if (event.key === "k") step("[data-tile]", -1);
