@@ -110,9 +110,9 @@ class _Hands:
         that of the first named."""
         counts = Counter(id(self._home[node]) for node in nodes)
         most = max(counts.values())
-        equals = [node for node in nodes if counts[id(self._home[node])] == most]
-        placed = [node for node in self._placed if node in equals]
-        return self._home[placed[-1] if placed else equals[0]]
+        equals = dict.fromkeys(node for node in nodes if counts[id(self._home[node])] == most)
+        placed = next((node for node in reversed(self._placed) if node in equals), None)
+        return self._home[next(iter(equals)) if placed is None else placed]
 
     def _new(self, name: str) -> _Cluster:
         taken = {c.name for c in self._clusters if c.nodes}

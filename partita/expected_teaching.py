@@ -65,7 +65,7 @@ class TeachingEstimate:
         """What it rests on."""
         notes = ["high: every epoch of the recipe, and every pair of each new; a training stops when it gets no better"]
         if self.had:
-            notes.append(f"answers that the teacher's session has already: {self.had:,}; high is without them")
+            notes.append(f"answers that the teacher's session has already: {self.had:,}; high does not count on them")
         if self.measured:
             notes.append(f"tokens: from {self.measured:,} calls of this model in this database")
         elif self.price.input or self.price.output:
